@@ -1,0 +1,55 @@
+"""The exception tree: one base, one class for each kind of thing that can be wrong.
+
+Messages say what is wrong, with the offending value and place (file, line, YAML key), and what to
+do. They never hold note text: ids, offsets and counts only, so that a message may leave a site.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class FedMedLoRAError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class SchemaError(FedMedLoRAError):
+    """A document, entity, relation or scheme breaks a rule of the data model."""
+
+
+class DataError(FedMedLoRAError):
+    """A data file cannot be read as what it should be.
+
+    Args:
+        message: what is wrong and what to do.
+        path: the file, if known.
+        line: 1-based line number, if known.
+    """
+
+    def __init__(
+        self, message: str, *, path: Path | str | None = None, line: int | None = None
+    ) -> None:
+        place = "" if path is None else f"{path}:{line}: " if line is not None else f"{path}: "
+        super().__init__(place + message)
+        self.path = None if path is None else str(path)
+        self.line = line
+
+
+class ConfigError(FedMedLoRAError):
+    """A study file, or a setting given on the command line, is wrong; the message names the key."""
+
+
+class BackboneError(FedMedLoRAError):
+    """A backbone or its tokenizer cannot be loaded or used."""
+
+
+class AdapterError(FedMedLoRAError):
+    """An adapter is not what its manifest or the backbone says it must be."""
+
+
+class FederationError(FedMedLoRAError):
+    """A round cannot be completed: too few sites answered, or what they sent was refused."""
+
+
+class RunError(FedMedLoRAError):
+    """A run folder cannot be written, read or resumed."""
