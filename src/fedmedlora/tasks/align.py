@@ -1,0 +1,94 @@
+"""Words of an answer in, the source's words that they copy out: a monotone global alignment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNALIGNED = -1
+AMBIGUOUS = -2
+
+#: Above this product of lengths the answer's later words are left unaligned (64 MB of scores).
+MAX_CELLS = 16_000_000
+
+_WORD = re.compile(r"[^\W\d_]+|\d+|\S")
+_NEVER = np.int32(-(2**30))
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A run of letters, a run of digits or one other sign; half-open offsets into its text."""
+
+    start: int
+    end: int
+    key: str
+
+
+def read_words(text: str) -> list[Word]:
+    """The words of ``text``; ``key`` is what is compared: the word without regard to case."""
+    return [Word(m.start(), m.end(), m.group().casefold()) for m in _WORD.finditer(text)]
+
+
+def align_words(source: Sequence[str], answer: Sequence[str]) -> list[int]:
+    """For each word of ``answer`` the index of the word of ``source`` that it copies.
+
+    The alignment is monotone and maximises the number of aligned words plus the number of pairs
+    that directly continue another (the answer's beginning continues the source's beginning: an
+    answer may stop early, but begins where its source begins). A word that the best alignments
+    agree to place has that place; one that they place differently is ``AMBIGUOUS``; one that none
+    places is ``UNALIGNED``. Nothing is decided by the order of a search.
+
+    Time and memory are O(len(source) * len(answer)); beyond ``MAX_CELLS`` the answer's tail is
+    left unaligned.
+    """
+    if list(source) == list(answer):
+        return list(range(len(source)))
+    if not source or not answer:
+        return [UNALIGNED] * len(answer)
+    considered = answer[: MAX_CELLS // len(source)]
+    vocabulary: dict[str, int] = {}
+    rows = np.array([vocabulary.setdefault(w, len(vocabulary)) for w in source], np.int32)
+    columns = np.array([vocabulary.setdefault(w, len(vocabulary)) for w in considered], np.int32)
+    places = _best_places(rows, columns)
+    return [*places.tolist(), *[UNALIGNED] * (len(answer) - len(considered))]
+
+
+def _best_places(rows: NDArray[np.int32], columns: NDArray[np.int32]) -> NDArray[np.int32]:
+    n, m = len(rows), len(columns)
+    ending, total = _scores_ending_at(rows, columns)
+    places = np.full(m, UNALIGNED, np.int32)
+    # What follows a pair (i, j): `pair` is the best score after (i + 1, j + 1) if that is a pair,
+    # itself counted; `free` the best of the alignments of all later words.
+    pair = np.full(m + 1, _NEVER, np.int32)
+    free = np.zeros(m + 1, np.int32)
+    for i in range(n - 1, -1, -1):
+        after = np.maximum(pair[1:] + 1, free[1:])
+        equal = columns == rows[i]
+        best = equal & (ending[i] + after == total)
+        places[best] = np.where(places[best] == UNALIGNED, i, AMBIGUOUS)
+        pair = np.full(m + 1, _NEVER, np.int32)
+        pair[:-1][equal] = after[equal] + 1
+        free = np.maximum.accumulate(np.maximum(pair, free)[::-1])[::-1]
+    return places
+
+
+def _scores_ending_at(
+    rows: NDArray[np.int32], columns: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], int]:
+    """Score (n, m) of the best alignment that ends with each pair, and the best score of all."""
+    n, m = len(rows), len(columns)
+    ending = np.empty((n, m), np.int32)
+    pair = np.full(m + 1, _NEVER, np.int32)
+    pair[0] = 0
+    free = np.zeros(m + 1, np.int32)
+    for i in range(n):
+        before = np.maximum(pair[:-1] + 1, free[:-1])
+        equal = columns == rows[i]
+        ending[i] = np.where(equal, before + 1, _NEVER)
+        pair = np.concatenate((np.full(1, _NEVER, np.int32), ending[i]))
+        free = np.maximum.accumulate(np.maximum(pair, free))
+    return ending, int(free[-1])

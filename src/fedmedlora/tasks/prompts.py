@@ -1,0 +1,76 @@
+"""Prompts: asked types and a text in, everything before the answer out.
+
+A prompt's beginning is the same for all windows that ask for the same types, so that its
+computation can be kept; the text comes last, and the prompt ends where the answer begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedmedlora.schema import Scheme
+from fedmedlora.tasks.example import CLOSING
+from fedmedlora.tasks.markup import opening_tag
+
+_INPUT = "### Input Text:\n"
+_OUTPUT = "\n### Output Text:\n"
+
+_ENTITIES = (
+    "Copy the input text unchanged as HTML and mark up every entity of these types: {types}. "
+    "Put each entity into a <span> tag whose class is its type."
+)
+_MARKED = (
+    "One {head} is marked in the input text. Copy the text unchanged as HTML, without that mark, "
+    "and mark up every modifier of this {head}, of these types: {types}. Put each modifier into a "
+    "<span> tag whose class is its type."
+)
+_NUMBERED = (
+    "Entities are marked and numbered in the input text. Copy the text unchanged as HTML, without "
+    "these marks, and mark up every modifier of an entity, of these types: {types}. Put each "
+    "modifier into a <span> tag whose class is its type and whose head is the number of the "
+    "entity that it belongs to; into one tag for each entity if it belongs to several."
+)
+
+
+def entities_prompt(types: Sequence[str], text: str, *, style: str, scheme: Scheme) -> str:
+    """The prompt that asks for main entities of ``types`` in ``text``."""
+    if style == "compact":
+        return _compact("entities", types, text)
+    task = _ENTITIES.format(types=", ".join(types))
+    guide = [f"{name}: {opening_tag(name)}...{CLOSING}" for name in types]
+    return _full(task, guide, types, text, scheme)
+
+
+def marked_prompt(head: str, types: Sequence[str], text: str, *, style: str, scheme: Scheme) -> str:
+    """The prompt that asks for modifiers of the one ``head`` that is marked in ``text``."""
+    if style == "compact":
+        return _compact("modifiers", types, text)
+    task = _MARKED.format(head=head, types=", ".join(types))
+    guide = [f"{name}: {opening_tag(name)}...{CLOSING}" for name in types]
+    return _full(task, guide, types, text, scheme)
+
+
+def numbered_prompt(types: Sequence[str], text: str, *, style: str, scheme: Scheme) -> str:
+    """The prompt that asks for the modifiers of all entities that are numbered in ``text``."""
+    if style == "compact":
+        return _compact("modifiers", types, text)
+    task = _NUMBERED.format(types=", ".join(types))
+    guide = [f"{name} of entity 1: {opening_tag(name, head=1)}...{CLOSING}" for name in types]
+    return _full(task, guide, types, text, scheme)
+
+
+def _compact(task: str, types: Sequence[str], text: str) -> str:
+    return f"{task} {' '.join(types)}\n{_INPUT}{text}{_OUTPUT}"
+
+
+def _full(task: str, guide: Sequence[str], types: Sequence[str], text: str, scheme: Scheme) -> str:
+    definitions = {**scheme.mains, **scheme.modifiers}
+    lines = [
+        "### Task:",
+        task,
+        "### Markup Guide:",
+        *guide,
+        "### Definitions:",
+        *(f"{name}: {definitions[name]}" for name in types),
+    ]
+    return "\n".join(lines) + f"\n{_INPUT}{text}{_OUTPUT}"
