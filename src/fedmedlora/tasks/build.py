@@ -6,11 +6,11 @@ head lies in another window, spans that cross) is counted in the report, never s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 from fedmedlora.errors import SchemaError
-from fedmedlora.schema import Document, Entity, Relation, Scheme
+from fedmedlora.schema import Document, Entity, Scheme
 from fedmedlora.tasks.example import Example
 from fedmedlora.tasks.markup import Mark, drop_crossing, mask, opening_tag, write_marks
 from fedmedlora.tasks.prompts import entities_prompt, marked_prompt, numbered_prompt

@@ -1,4 +1,4 @@
-"""One example: a prompt, the answer that is right, and all that is needed to read any answer back."""
+"""One example: a prompt, its gold answer, and all that reading any answer back needs."""
 
 from __future__ import annotations
 
