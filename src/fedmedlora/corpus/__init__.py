@@ -1,0 +1,1 @@
+"""Annotated text in and out: a module a format, mappings, counts, and synthetic sites."""
