@@ -61,7 +61,7 @@ def learn_dictionary(
     *,
     scheme: Scheme,
     covers: frozenset[str] | None = None,
-    precision: float = 0.5,
+    precision: float = 0.3,
 ) -> Dictionary:
     """Collect the mentions of annotated documents: one site's, or several sites' together.
 

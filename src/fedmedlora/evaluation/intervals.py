@@ -177,7 +177,7 @@ def _resample_f1(tally: TaskTally, bootstrap: Bootstrap) -> tuple[list[Line], ND
 
 def _flat(tally: TaskTally) -> NDArray[np.float64]:
     """(documents, 4 x types + 2): ``typed`` and ``agnostic`` side by side."""
-    typed = tally.typed.reshape(len(tally.documents), -1)
+    typed = tally.typed.reshape(len(tally.documents), 4 * len(tally.types))
     # Whole numbers below 2**53: the sums are exact in float64, in whatever order BLAS adds them.
     return np.concatenate([typed, tally.agnostic], axis=1).astype(float)
 

@@ -1,0 +1,96 @@
+"""Two neutral JSONL files in, gold and predictions; records, table and remarks out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedmedlora.corpus.jsonl import read_jsonl
+from fedmedlora.evaluation.intervals import DEFAULT_BOOTSTRAP, Bootstrap
+from fedmedlora.evaluation.records import ScoreRecord, make_records
+from fedmedlora.evaluation.tables import Table, score_table
+from fedmedlora.evaluation.tally import TASKS, Task, tally_documents
+from fedmedlora.schema import DEFAULT_SCHEME, Scheme
+
+
+@dataclass(frozen=True, slots=True)
+class FileScores:
+    """The scores of one file of predictions.
+
+    Attributes:
+        records: as in scores.json; the cohort is "all".
+        documents: gold documents, all of which were scored.
+        missing: those without a prediction, which count as predicting nothing.
+        set_aside: predictions outside what the annotators covered, neither right nor wrong.
+        unscored: predicted relations, where gold has modifiers but no relations.
+    """
+
+    records: tuple[ScoreRecord, ...]
+    documents: int
+    missing: int
+    set_aside: int
+    unscored: int
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """The records for ``--json``."""
+        return [record.as_dict() for record in self.records]
+
+    def table(self) -> Table:
+        """Every record as a row."""
+        return score_table(self.records)
+
+    def remarks(self) -> list[str]:
+        """What a reader of the table must know: counts only, never text."""
+        remarks = [f"{self.documents} gold documents"]
+        if self.missing:
+            remarks.append(
+                f"{self.missing} of them have no prediction and count as predicting nothing"
+            )
+        if self.set_aside:
+            remarks.append(
+                f"{self.set_aside} predictions of types that the annotators did not cover were "
+                "set aside: neither right nor wrong"
+            )
+        if self.unscored:
+            remarks.append(
+                f"{self.unscored} predicted relations were not scored: gold has modifiers but no "
+                "relation"
+            )
+        return remarks
+
+
+def score_files(
+    gold_path: Path | str,
+    pred_path: Path | str,
+    *,
+    scheme: Scheme = DEFAULT_SCHEME,
+    covers: frozenset[str] | None = None,
+    method: str = "predictions",
+    tasks: Sequence[Task] = TASKS,
+    bootstrap: Bootstrap | None = DEFAULT_BOOTSTRAP,
+) -> FileScores:
+    """Score a file of predictions against a file of gold, both neutral JSONL.
+
+    What the annotators covered is what the gold file's documents say, restricted by ``covers`` if
+    that is given; the predictions' own ``covers`` are not looked at.
+
+    Args:
+        covers: score these types only.
+
+    Raises:
+        DataError: a file cannot be read, or as ``tally_documents``.
+        SchemaError: a document breaks a rule of the data model.
+    """
+    gold, predicted = read_jsonl(Path(gold_path)), read_jsonl(Path(pred_path))
+    tally = tally_documents(gold, predicted, scheme=scheme, covers=covers, tasks=tasks)
+    return FileScores(
+        records=tuple(
+            make_records(tally, method=method, round=None, cohort="all", bootstrap=bootstrap)
+        ),
+        documents=len(gold),
+        missing=tally.missing,
+        set_aside=sum(counted.set_aside for counted in tally.tasks.values()),
+        unscored=tally.unscored,
+    )
