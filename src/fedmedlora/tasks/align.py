@@ -25,12 +25,17 @@ class Word:
 
     start: int
     end: int
-    key: str
+    text: str
+
+    @property
+    def key(self) -> str:
+        """What is compared: the word without regard to case."""
+        return self.text.casefold()
 
 
 def read_words(text: str) -> list[Word]:
-    """The words of ``text``; ``key`` is what is compared: the word without regard to case."""
-    return [Word(m.start(), m.end(), m.group().casefold()) for m in _WORD.finditer(text)]
+    """The words of ``text`` in order; all but its white space lies in one of them."""
+    return [Word(m.start(), m.end(), m.group()) for m in _WORD.finditer(text)]
 
 
 def align_words(source: Sequence[str], answer: Sequence[str]) -> list[int]:
@@ -38,9 +43,9 @@ def align_words(source: Sequence[str], answer: Sequence[str]) -> list[int]:
 
     The alignment is monotone and maximises the number of aligned words plus the number of pairs
     that directly continue another (the answer's beginning continues the source's beginning: an
-    answer may stop early, but begins where its source begins). A word that the best alignments
-    agree to place has that place; one that they place differently is ``AMBIGUOUS``; one that none
-    places is ``UNALIGNED``. Nothing is decided by the order of a search.
+    answer may stop early, but begins where its source begins). A word has a place only if no
+    other place is as good: one that the best alignments place differently is ``AMBIGUOUS``, one
+    that none of them places ``UNALIGNED``. Nothing is decided by the order of a search.
 
     Time and memory are O(len(source) * len(answer)); beyond ``MAX_CELLS`` the answer's tail is
     left unaligned.
@@ -58,6 +63,7 @@ def align_words(source: Sequence[str], answer: Sequence[str]) -> list[int]:
 
 
 def _best_places(rows: NDArray[np.int32], columns: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The row of each column in all best alignments, or UNALIGNED or AMBIGUOUS."""
     n, m = len(rows), len(columns)
     ending, total = _scores_ending_at(rows, columns)
     places = np.full(m, UNALIGNED, np.int32)

@@ -7,7 +7,7 @@ nesting can be written; of two spans that cross, the shorter is left out (of equ
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fedmedlora.tasks.example import CLOSING
@@ -42,7 +42,7 @@ def mask(text: str) -> str:
     return _TAG_LIKE.sub(MASK, text)
 
 
-def drop_crossing(marks: Iterable[Mark]) -> tuple[list[Mark], list[Mark]]:
+def drop_crossing(marks: Sequence[Mark]) -> tuple[list[Mark], list[Mark]]:
     """Part marks into those that nest properly, in writing order, and those left out.
 
     Longer marks go first, of equal length the earlier, then the order given. Marks of one span are

@@ -11,6 +11,8 @@ from fedmedlora.tasks.markup import TAG
 _BROKEN = r"""<\s*(?P<broken_close>/\s*)?span\b(?:\s+\w+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'))*\s*"""
 _ANY_TAG = re.compile(f"(?P<tag>{TAG.pattern})|{_BROKEN}", re.IGNORECASE)
 _ATTRIBUTE = re.compile(r"""(\w+)\s*=\s*(?:["'“”‘’]([^"'“”‘’]*)["'“”‘’]|([^\s"'“”‘’]+))""")
+#: What a tag says is read from this many characters of it; no honest tag is longer.
+_ATTRIBUTE_CHARACTERS = 200
 _TRUNCATED = re.compile(r"<\s*(?:/\s*)?(?:s|sp|spa|span\b[^<>]*)?\Z", re.IGNORECASE)
 
 
@@ -66,7 +68,9 @@ def parse_answer(answer: str, *, source: str) -> Parsed:
     """
     parsed = _parse(answer, truncated=False)
     tail = None if parsed.text == source else _TRUNCATED.search(answer)
-    return parsed if tail is None else _parse(answer[: tail.start()], truncated=True)
+    if tail is None or source.endswith(tail.group()):
+        return parsed
+    return _parse(answer[: tail.start()], truncated=True)
 
 
 def _parse(answer: str, *, truncated: bool) -> Parsed:
@@ -105,6 +109,6 @@ def _parse(answer: str, *, truncated: bool) -> Parsed:
 
 def _attributes(written: str) -> tuple[str | None, str | None]:
     found: dict[str, str] = {}
-    for name, quoted, bare in _ATTRIBUTE.findall(written):
+    for name, quoted, bare in _ATTRIBUTE.findall(written[:_ATTRIBUTE_CHARACTERS]):
         found.setdefault(name.casefold(), (quoted or bare).strip())
     return found.get("class"), found.get("head")

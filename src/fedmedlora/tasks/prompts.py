@@ -41,8 +41,8 @@ def entities_prompt(types: Sequence[str], text: str, *, style: str, scheme: Sche
     return _full(task, guide, types, text, scheme)
 
 
-def marked_prompt(head: str, types: Sequence[str], text: str, *, style: str, scheme: Scheme) -> str:
-    """The prompt that asks for modifiers of the one ``head`` that is marked in ``text``."""
+def marked_prompt(types: Sequence[str], text: str, *, head: str, style: str, scheme: Scheme) -> str:
+    """The prompt that asks for modifiers of the one ``head`` (a type) marked in ``text``."""
     if style == "compact":
         return _compact("modifiers", types, text)
     task = _MARKED.format(head=head, types=", ".join(types))
