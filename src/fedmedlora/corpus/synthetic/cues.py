@@ -29,43 +29,43 @@ def _phrases(text: str) -> tuple[str, ...]:
 
 KINDS: dict[str, Kind] = {
     "iv": Kind(
-        _phrases("1 g, 2 g, 500 mg, 1000 units, 100 mcg, 250 mg"),
+        _phrases("1 g, 2 g, 500 mg, <tens>00 units, <tens> mcg, <tens> mg"),
         _phrases("vial, piggyback, syringe, premix bag"),
         _phrases(
-            "1 g, 2 g, 1.5 g, 500 mg, 750 mg, 40 mg, 80 mg, 10 mg, 20 mg, 2 mg, 4 mg, 100 mcg, "
-            "50 mcg, 5 mcg/min, 12 mcg/min, 18 units/hr, 5000 units, 10 units, 20 mEq, 40 mEq"
+            "1 g, 2 g, 1.5 g, <tens> mg, <tens> mg, <small> mg, <tens> mcg, <number> mcg/min, "
+            "<number> units/hr, <tens>00 units, <small> units, <tens> mEq, <tens> mL/hr"
         ),
         _phrases("IV, IV push, SQ, IM, per central line, IV, IV"),
     ),
     "tablet": Kind(
         _phrases(
-            "500 mg, 850 mg, 10 mg, 20 mg, 40 mg, 5 mg, 2.5 mg, 25 mg, 50 mg, 100 mg, 12.5 mg, "
-            "325 mg, 1000 units, 20 mEq, 88 mcg, 0.25 mg, 600 mg"
+            "500 mg, <tens> mg, <tens> mg, <small> mg, <small>.5 mg, <small>00 mg, 0.<small> mg, "
+            "<tens>0 units, <tens> mEq, <tens> mcg"
         ),
         _phrases("tablet, tablet, tab, extended release tablet, chewable tablet"),
         _phrases("1 tablet, 1 tablet, 2 tablets, 1.5 tablets, half a tablet, 3 tablets, 1 tab"),
         _phrases("by mouth, by mouth, orally, PO, under the tongue"),
     ),
     "capsule": Kind(
-        _phrases("20 mg, 30 mg, 60 mg, 100 mg, 300 mg, 250 mg, 500 mg, 0.4 mg, 75 mg"),
+        _phrases("<tens> mg, <tens> mg, <small>00 mg, <tens>0 mg, 0.<small> mg"),
         _phrases("capsule, capsule, cap, delayed release capsule"),
         _phrases("1 capsule, 2 capsules, 1 cap, 3 capsules"),
         _phrases("by mouth, by mouth, orally, PO"),
     ),
     "inhaler": Kind(
-        _phrases("90 mcg, 18 mcg, 110 mcg, 250 mcg, 2.5 mcg"),
+        _phrases("<tens> mcg, <number> mcg, <small>.5 mcg"),
         _phrases("inhaler, aerosol inhaler, dry powder inhaler, nasal spray"),
         _phrases("1 puff, 2 puffs, 4 puffs, 1 spray, 2 sprays"),
         _phrases("inhaled, by inhalation, into each nostril"),
     ),
     "cream": Kind(
-        _phrases("1 %, 2 %, 0.1 %, 0.05 %, 2.5 %"),
+        _phrases("1 %, 0.<small> %, 0.0<small> %, <small>.5 %"),
         _phrases("cream, ointment, gel, lotion"),
         _phrases("a thin layer, a small amount, 2 g, 1 fingertip unit"),
         _phrases("topically, to the skin"),
     ),
     "drops": Kind(
-        _phrases("0.5 %, 0.005 %, 1 %, 0.3 %"),
+        _phrases("1 %, 0.<small> %, 0.00<small> %"),
         _phrases("ophthalmic solution, eye drops, suspension"),
         _phrases("1 drop, 2 drops"),
         _phrases("into both eyes, in the affected eye, into each eye"),
@@ -73,13 +73,13 @@ KINDS: dict[str, Kind] = {
     "pen": Kind(
         _phrases("100 units/mL, 40 mg/0.4 mL, 3 mg/mL, 80 mg/0.8 mL"),
         _phrases("pen, prefilled syringe, injection, vial"),
-        _phrases("10 units, 14 units, 22 units, 40 mg, 0.6 mg, 6 units, 80 mg"),
+        _phrases("<number> units, <number> units, <tens> mg, 0.<small> mg"),
         _phrases("subcutaneously, under the skin, SC"),
     ),
     "liquid": Kind(
-        _phrases("10 g/15 mL, 100 mg/5 mL, 1 g/10 mL, 17 g"),
+        _phrases("<tens> g/15 mL, <tens> mg/5 mL, <tens>0 mg/5 mL, <number> g"),
         _phrases("oral solution, syrup, suspension, powder"),
-        _phrases("5 mL, 10 mL, 15 mL, 1 packet, 2 teaspoons"),
+        _phrases("<number> mL, <tens> mL, 1 packet, <small> teaspoons"),
         _phrases("by mouth, orally, via feeding tube"),
     ),
 }

@@ -87,7 +87,7 @@ STYLE = Style(
         Section(
             "[DISCHARGE SUMMARY|Discharge Summary]\nAdmitted: <date>/2024\n",
             {"course": 1},
-            1,
+            2,
             3,
             capitalised=True,
         ),

@@ -39,6 +39,12 @@ _MONTHS = (
 _COUNTS = ("two", "three", "four", "five", "six", "eight", "ten")
 _DOCTORS = ("Dr. Patel", "Dr. Kim", "Dr. Alvarez", "Dr. Novak", "Dr. Okafor", "Dr. Meyer")
 
+#: How a note may speak of its patient: ``<he>`` and the like -> the word.
+PATIENTS: tuple[Mapping[str, str], ...] = (
+    {"he": "he", "his": "his", "him": "him", "man": "man", "M": "M"},
+    {"he": "she", "his": "her", "him": "her", "man": "woman", "M": "F"},
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Term:
@@ -99,8 +105,14 @@ class Passage:
     links: tuple[tuple[int, int], ...]
 
 
-def render(template: str, rng: Random, *, vocabulary: Vocabulary) -> Passage:
-    """A passage from ``template``.
+def render(
+    template: str,
+    rng: Random,
+    *,
+    vocabulary: Vocabulary,
+    patient: Mapping[str, str] = PATIENTS[0],
+) -> Passage:
+    """A passage from ``template``; ``patient`` is one of ``PATIENTS``.
 
     Raises:
         KeyError: the template names a slot, cue or head that does not exist (its fault).
@@ -130,7 +142,7 @@ def render(template: str, rng: Random, *, vocabulary: Vocabulary) -> Passage:
         say(template[copied : piece.start()])
         copied = piece.end()
         if piece["plain"]:
-            say(_plain(piece["plain"], rng, vocabulary))
+            say(patient.get(piece["plain"]) or _plain(piece["plain"], rng, vocabulary))
             continue
         if piece["number"]:
             index_of[piece["number"]] = len(spans)
@@ -168,9 +180,9 @@ def _modifier(
         return "", vocabulary.draw_location(rng)
     if kind == "dosage" and piece["variant"] == ".amount":
         # "metformin 500 mg twice daily": no form follows, so the amount is what is taken.
-        return "", rng.choice(KINDS[head.kind].strength)
+        return "", _fill(rng.choice(KINDS[head.kind].strength), rng, vocabulary)
     if kind in ("strength", "form", "dosage", "route"):
-        return "", rng.choice(getattr(KINDS[head.kind], kind))
+        return "", _fill(rng.choice(getattr(KINDS[head.kind], kind)), rng, vocabulary)
     if kind == "reference_range" and head.lab:
         return "", f"{head.lab.low:g}-{head.lab.high:g}"
     if kind == "labvalue" and head.lab:
@@ -201,6 +213,8 @@ def _plain(name: str, rng: Random, vocabulary: Vocabulary) -> str:
             return str(rng.randint(2, 9))
         case "number":
             return str(rng.randint(2, 60))
+        case "tens":
+            return str(10 * rng.randint(1, 19))
         case "long":
             return str(rng.randint(10_000, 999_999))
         case "age":

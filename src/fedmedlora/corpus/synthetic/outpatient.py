@@ -109,7 +109,7 @@ STYLE = Style(
         Section("\n\n", {"history": 6, "treatments": 2, "other": 1}, 1, 3, capitalised=True),
         Section(
             "\n\n[Impression: |Assessment: |]",
-            {"assessment": 6, "treatments": 3, "tests": 2, "drugs": 1, "other": 1},
+            {"assessment": 6, "treatments": 3, "tests": 2, "drugs": 2, "other": 1},
             2,
             3,
             capitalised=True,

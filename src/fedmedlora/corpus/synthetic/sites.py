@@ -7,39 +7,33 @@ entities and relations of the default scheme. Every note has a random generator 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from random import Random
 
 from fedmedlora.corpus.synthetic import discharge, icu, outpatient
 from fedmedlora.corpus.synthetic.cues import CUES
-from fedmedlora.corpus.synthetic.grammar import Passage, Term, Vocabulary, render
+from fedmedlora.corpus.synthetic.grammar import PATIENTS, Passage, Term, Vocabulary, render
 from fedmedlora.corpus.synthetic.labs import LABS
 from fedmedlora.corpus.synthetic.lexicon import DRUGS, LOCATIONS, PROBLEMS, STUDIES, TREATMENTS
 from fedmedlora.corpus.synthetic.style import Section, Style
 from fedmedlora.errors import ConfigError
 from fedmedlora.schema import DEFAULT_SCHEME, Document, Entity, Relation
 
-_STYLES: dict[str, Style] = {
+STYLE_OF: dict[str, Style] = {
     "icu": icu.STYLE,
     "outpatient": outpatient.STYLE,
     "discharge": discharge.STYLE,
 }
 
 #: The sites, in order.
-STYLES: tuple[str, ...] = tuple(_STYLES)
+STYLES: tuple[str, ...] = tuple(STYLE_OF)
 
 #: Probability that a name in a test note is drawn from the held-out half of its class.
 HELD_OUT_SHARE = 0.5
 
 _NOTES_PER_PATIENT = 2
-_PATIENT_WORD = re.compile(r"<(he|his|him|man|M)>")
-_PATIENTS = (
-    {"he": "he", "his": "his", "him": "him", "man": "man", "M": "M"},
-    {"he": "she", "his": "her", "him": "her", "man": "woman", "M": "F"},
-)
 _COVERS = frozenset(DEFAULT_SCHEME.types)
 
 
@@ -81,7 +75,7 @@ def make_sites(
         if size < 0:
             raise ConfigError(f"{split}: {size} notes cannot be made; give 0 or more")
     for number, name in enumerate(sites):
-        if name not in _STYLES:
+        if name not in STYLE_OF:
             raise ConfigError(f"synthetic site {name!r} is unknown; known: {', '.join(STYLES)}")
         if name in sites[:number]:
             raise ConfigError(f"synthetic site {name!r} is named twice")
@@ -103,11 +97,11 @@ def held_out_vocabulary() -> frozenset[str]:
 
 
 def _notes(seed: int, site: str, split: str, size: int) -> tuple[Document, ...]:
-    vocabulary = _vocabulary(site, HELD_OUT_SHARE if split == "test" else 0.0)
+    vocabulary = vocabulary_of(site, HELD_OUT_SHARE if split == "test" else 0.0)
     return tuple(
         _note(
             Random(f"fedmedlora:{seed}:{site}:{split}:{number}"),
-            _STYLES[site],
+            STYLE_OF[site],
             vocabulary,
             document_id=f"{site}-{split}-{number:04d}",
             group=f"{site}-{split}-patient-{(number - 1) // _NOTES_PER_PATIENT + 1:04d}",
@@ -138,20 +132,15 @@ def _note(
 
 def _passages(rng: Random, style: Style, vocabulary: Vocabulary) -> Iterator[Passage]:
     # A note speaks of one patient: the pronouns are drawn once.
-    words = rng.choice(_PATIENTS)
-
-    def address(template: str) -> str:
-        return _PATIENT_WORD.sub(lambda match: words[match[1]], template)
-
+    draw = partial(render, rng=rng, vocabulary=vocabulary, patient=rng.choice(PATIENTS))
     for section in style.sections:
         if rng.random() >= section.chance:
             continue
-        yield render(address(section.header), rng, vocabulary=vocabulary)
+        yield draw(section.header)
         items = rng.randint(section.least, section.most)
         for number, template in enumerate(_templates(rng, style, section, items), start=1):
-            lead = section.item.replace("{n}", str(number))
-            yield render(lead, rng, vocabulary=vocabulary)
-            passage = render(address(template), rng, vocabulary=vocabulary)
+            yield draw(section.item.replace("{n}", str(number)))
+            passage = draw(template)
             yield _capitalised(passage) if section.capitalised else passage
             last = number == items
             yield Passage(section.end.rstrip(" ") if last else section.end, (), ())
@@ -175,8 +164,9 @@ def _capitalised(passage: Passage) -> Passage:
 
 
 @cache
-def _vocabulary(site: str, held_out_share: float) -> Vocabulary:
-    style = _STYLES[site]
+def vocabulary_of(site: str, held_out_share: float) -> Vocabulary:
+    """What ``site`` may say when names are held out with probability ``held_out_share``."""
+    style = STYLE_OF[site]
     terms = {slot: _slot_terms(main, groups) for slot, (main, groups) in style.slots.items()}
     labs = [LABS[group] for group in style.slots["lab"][1]]
     terms["lab"] = (
