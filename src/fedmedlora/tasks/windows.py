@@ -38,34 +38,43 @@ def cut_windows(text: str, *, words: int) -> list[Window]:
 
     Args:
         text: any text, empty too.
-        words: at least 1; words are runs without white space, a run longer than
-            ``WORD_CHARACTERS`` counting one for each started ``WORD_CHARACTERS``.
+        words: at least 1; words are runs without white space. A longer run, or white space between
+            two words, counts one more for each ``WORD_CHARACTERS`` of it, so that a window has
+            fewer than ``2 * words * WORD_CHARACTERS`` characters.
     """
     windows: list[Window] = []
     start = end = count = 0
     for piece_start, piece_end, size in _pieces(text, words):
-        if count and count + size > words:
+        gap = (piece_start - end) // WORD_CHARACTERS
+        if count and count + gap + size > words:
             windows.append(Window(start, end))
             count = 0
         if not count:
-            start = piece_start
+            start, gap = piece_start, 0
         end = piece_end
-        count += size
+        count += gap + size
     if count:
         windows.append(Window(start, end))
     return windows
 
 
 def _pieces(text: str, words: int) -> Iterator[tuple[int, int, int]]:
-    """Sentences as (start, end, words), broken where they are longer than ``words``."""
+    """Sentences as (start, end, words), broken where they are longer than ``words``.
+
+    White space as wide as a word parts columns: there, too, a piece ends.
+    """
     for start, end in sentence_spans(text):
         units = [match.span() for match in _WORD.finditer(text, start, end)]
         first = 0
-        while len(units) - first > words:
-            last = _break(text, units, first, words)
-            yield units[first][0], units[last - 1][1], last - first
-            first = last
-        yield units[first][0], units[-1][1], len(units) - first
+        for stop in range(1, len(units) + 1):
+            if stop < len(units) and units[stop][0] - units[stop - 1][1] < WORD_CHARACTERS:
+                continue
+            while stop - first > words:
+                last = _break(text, units, first, words)
+                yield units[first][0], units[last - 1][1], last - first
+                first = last
+            yield units[first][0], units[stop - 1][1], stop - first
+            first = stop
 
 
 def _break(text: str, units: list[tuple[int, int]], first: int, words: int) -> int:
