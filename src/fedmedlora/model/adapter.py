@@ -136,7 +136,7 @@ class Manifest:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no truth value: compare ``sha256``
 class Adapter:
     """LoRA's A and B of every adapted layer.
 

@@ -1,0 +1,178 @@
+"""Checkpoints: a round's adapter and record into a folder that is complete or not there; and back.
+
+FOLDER/federation.json              the plan and the initial adapter's hash
+FOLDER/round-0001/round.json        the round's record
+FOLDER/round-0001/adapter/          the global adapter after it (opens with PEFT)
+FOLDER/round-0002.failed.json       the record of a round that ended the run
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fedmedlora.errors import AdapterError, RunError
+from fedmedlora.federation.plan import FederationPlan, RoundRecord
+from fedmedlora.model.adapter import (
+    Adapter,
+    check_same_lineage,
+    new_folder,
+    read_adapter,
+    save_adapter,
+    write_bytes,
+)
+
+PLAN_FILE = "federation.json"
+RECORD_FILE = "round.json"
+ADAPTER_FOLDER = "adapter"
+#: What may change between a run and its resumption: none of it changes the result of a round.
+CHANGEABLE = ("rounds", "processes", "timeout_s", "connect_s", "base_model")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a federation has come.
+
+    Attributes:
+        adapter: the global adapter after the last complete round, or the initial one.
+        records: of the complete rounds, from round 1.
+        broken: folders of rounds that could not be read and were set aside.
+    """
+
+    adapter: Adapter
+    records: tuple[RoundRecord, ...] = ()
+    broken: tuple[str, ...] = ()
+
+
+def round_name(number: int) -> str:
+    """The folder name of a round."""
+    return f"round-{number:04d}"
+
+
+def begin(folder: Path, plan: FederationPlan, initial: Adapter) -> Progress:
+    """Start a federation in a folder that holds none.
+
+    Raises:
+        RunError: the folder holds rounds already, or cannot be written.
+    """
+    if any(folder.glob("round-[0-9][0-9][0-9][0-9]")):
+        raise RunError(f"{folder} already holds rounds: resume that run, or take another folder")
+    content = {"plan": asdict(plan), "initial_sha256": initial.sha256}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for failed in folder.glob("round-*.failed.json"):
+            failed.unlink()
+    except OSError as error:
+        raise RunError(f"cannot write {folder}: {error.strerror}") from error
+    _write_json(folder / PLAN_FILE, content)
+    return Progress(initial)
+
+
+def resume(folder: Path, plan: FederationPlan, initial: Adapter) -> Progress:
+    """Find the last good round of a federation; one that was never begun is begun.
+
+    A round that cannot be read (a damaged file) is set aside with all after it, and told.
+
+    Raises:
+        RunError: the folder holds a federation of another plan or another initial adapter.
+    """
+    if not (folder / PLAN_FILE).exists():
+        return begin(folder, plan, initial)
+    for left in folder.glob(".*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
+    _check_same_plan(folder / PLAN_FILE, plan, initial)
+    records: list[RoundRecord] = []
+    adapter, broken = initial, []
+    for number in range(1, plan.rounds + 1):
+        place = folder / round_name(number)
+        if not place.exists():
+            break
+        try:
+            record, adapter = _read_round(place, initial, adapter)
+        except (AdapterError, ValueError, KeyError, TypeError, OSError):
+            broken = _set_aside(folder, number)
+            break
+        records.append(record)
+    for failed in folder.glob("round-*.failed.json"):
+        failed.unlink()
+    return Progress(adapter, tuple(records), tuple(broken))
+
+
+def write_round(folder: Path, record: RoundRecord, adapter: Adapter, *, base_model: str) -> None:
+    """Write a complete round, all of it or nothing.
+
+    Raises:
+        RunError: it cannot be written; the rounds before it stay as they are.
+    """
+    with new_folder(folder / round_name(record.round)) as fresh:
+        save_adapter(adapter, fresh / ADAPTER_FOLDER, base_model=base_model)
+        write_bytes(fresh / RECORD_FILE, _json(record.to_dict()))
+
+
+def write_failed_round(folder: Path, record: RoundRecord) -> None:
+    """Write the record of a round that ended the run.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    _write_json(folder / f"{round_name(record.round)}.failed.json", record.to_dict())
+
+
+def _read_round(place: Path, initial: Adapter, before: Adapter) -> tuple[RoundRecord, Adapter]:
+    record = RoundRecord.from_dict(json.loads((place / RECORD_FILE).read_text(encoding="utf-8")))
+    adapter = read_adapter(place / ADAPTER_FOLDER)
+    check_same_lineage(adapter.manifest, initial.manifest)
+    if adapter.sha256 != record.adapter_sha256:
+        raise AdapterError(f"{place}: the adapter is not the one of the round's record")
+    # The manifest that travels is the initial one, to the last byte.
+    return record, Adapter(before.manifest, adapter.tensors)
+
+
+def _set_aside(folder: Path, first: int) -> list[str]:
+    names = []
+    for place in sorted(folder.glob("round-[0-9][0-9][0-9][0-9]")):
+        if int(place.name.removeprefix("round-")) >= first:
+            aside = place.with_name(f"{place.name}.broken")
+            shutil.rmtree(aside, ignore_errors=True)
+            place.rename(aside)
+            names.append(aside.name)
+    return names
+
+
+def _check_same_plan(path: Path, plan: FederationPlan, initial: Adapter) -> None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        before, digest = content["plan"], content["initial_sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: cannot be read: take another folder") from error
+    now = json.loads(_json(asdict(plan)))
+    changed = [
+        f"{name} ({before.get(name)!r}, now {value!r})"
+        for name, value in now.items()
+        if name not in CHANGEABLE and before.get(name) != value
+    ]
+    if digest != initial.sha256:
+        changed.append("the initial adapter")
+    if changed:
+        raise RunError(
+            f"{path}: cannot resume with another plan: {', '.join(changed)}; take another folder"
+        )
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, indent=1, allow_nan=False).encode()
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    fresh = path.with_name(f".{path.name}.tmp")
+    try:
+        write_bytes(fresh, _json(content))
+        fresh.replace(path)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        fresh.unlink(missing_ok=True)

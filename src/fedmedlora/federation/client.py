@@ -1,0 +1,160 @@
+"""The ClientApp: a request in, the site's worker called, a reply out.
+
+What goes wrong at a site stays there: the exception's text, which may hold note text, goes into a
+log of the site's own; the reply carries a word for its kind and a random number to find it by.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from fedmedlora.errors import ConfigError
+from fedmedlora.federation import wire
+from fedmedlora.federation.flower import ClientApp, ConfigRecord, Context, Message, RecordDict
+from fedmedlora.federation.plan import SiteWorker, Workers
+from fedmedlora.model.adapter import check_adapter
+
+INTRODUCE = "query.introduce"
+
+#: Word for the kind of a failure, by the name of the exception's class or of a base of it; the
+#: first that fits. Names, because torch's classes cannot be imported here.
+FAILURES: dict[str, str] = {
+    "OutOfMemoryError": "memory",
+    "MemoryError": "memory",
+    "AdapterError": "adapter",
+    "BackboneError": "backbone",
+    "DataError": "data",
+    "SchemaError": "data",
+    "ConfigError": "config",
+    "OSError": "system",
+    "Exception": "error",
+}
+
+#: Workers made by a factory in this process, of the latest desk only: they may hold a backbone.
+_made: dict[str, dict[str, SiteWorker]] = {}
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What a process needs to answer for the sites; small, so that it can be sent to processes.
+
+    Attributes:
+        sites: names, in the plan's order; a node of Flower's simulation is a place in it.
+        workers: by name, or what makes them.
+        logs: folder for the sites' own logs, or ``None`` to keep none.
+        token: tells this federation's workers from another's in the same process.
+    """
+
+    sites: tuple[str, ...]
+    workers: Workers
+    logs: Path | None = None
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def site(self, context: Context) -> str:
+        """The site that a node speaks for: its setting "site", else its place in the plan.
+
+        Raises:
+            ConfigError: the node has neither.
+        """
+        config: Mapping[str, object] = context.node_config
+        if "site" in config:
+            return str(config["site"])
+        place = config.get("partition-id")
+        if isinstance(place, int) and 0 <= place < len(self.sites):
+            return self.sites[place]
+        raise ConfigError('this node\'s configuration needs site="NAME", a site of the study')
+
+    def worker(self, site: str) -> SiteWorker:
+        """The site's worker: given, made before in this process, or made now."""
+        if isinstance(self.workers, Mapping):
+            return self.workers[site]
+        if self.token not in _made:
+            _made.clear()
+            _made[self.token] = {}
+        made = _made[self.token]
+        if site not in made:
+            made[site] = self.workers(site)
+        return made[site]
+
+
+def client_app(desk: Desk) -> ClientApp:
+    """The ClientApp of a federation: answers introductions, trains and scores."""
+    app = ClientApp()
+    app.query("introduce")(partial(_introduce, desk=desk))
+    app.train()(partial(_guarded, answer=_train, desk=desk))
+    app.evaluate()(partial(_guarded, answer=_score, desk=desk))
+    return app
+
+
+def _introduce(message: Message, context: Context, *, desk: Desk) -> Message:
+    config = ConfigRecord({"site": desk.site(context)})
+    return Message(RecordDict({wire.CONFIG: config}), reply_to=message)
+
+
+def _train(content: RecordDict, desk: Desk, site: str) -> RecordDict:
+    call, (adapter,) = wire.read_request(content)
+    check_adapter(adapter.tensors, adapter.manifest)
+    update = desk.worker(site).train(adapter, round=call.round)
+    return wire.update_reply(call, site, update)
+
+
+def _score(content: RecordDict, desk: Desk, site: str) -> RecordDict:
+    call, candidates = wire.read_request(content)
+    for candidate in candidates:
+        check_adapter(candidate.tensors, candidate.manifest)
+    return wire.losses_reply(call, site, desk.worker(site).losses(candidates))
+
+
+def _guarded(
+    message: Message,
+    context: Context,
+    *,
+    answer: Callable[[RecordDict, Desk, str], RecordDict],
+    desk: Desk,
+) -> Message:
+    """Answer a request; whatever the worker raises becomes a failure reply without its text."""
+    site = "?"
+    try:
+        site = desk.site(context)
+        content = answer(message.content, desk, site)
+    except Exception as error:  # any: Flower would send the text of one that passes here
+        incident = _log(desk.logs, site, error)
+        kinds = [kind.__name__ for kind in type(error).__mro__]
+        code = next(word for name, word in FAILURES.items() if name in kinds)
+        content = wire.failure_reply(_call(message), site, code=code, incident=incident)
+    return Message(content, reply_to=message)
+
+
+def _call(message: Message) -> wire.Call | None:
+    """The call of a request that could not be answered, if so much of it can be read."""
+    config = message.content.config_records.get(wire.CONFIG, {})
+    if "run" not in config or "round" not in config:
+        return None
+    return wire.Call(config["run"], config["round"], "", "bf16")
+
+
+def _log(folder: Path | None, site: str, error: Exception) -> str:
+    """Write an exception into the site's log.
+
+    Returns:
+        the incident's number in it, or "not-logged".
+    """
+    if folder is None:
+        return "not-logged"
+    incident = uuid.uuid4().hex[:12]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{site}.log"
+        path.touch(mode=0o600)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"--- {incident} {time.strftime('%Y-%m-%dT%H:%M:%S%z')}\n")
+            file.write("".join(traceback.format_exception(error)))
+    except OSError:  # a full disk must not replace the failure that is being told
+        return "not-logged"
+    return incident

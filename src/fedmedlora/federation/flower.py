@@ -1,0 +1,74 @@
+"""Flower, quietly: the only module that imports flwr.
+
+Sets, before the import, what keeps it from calling out (telemetry, update check, installing an
+app's dependencies, Ray's usage report) and reduces its console log to warnings.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+OFFLINE = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+os.environ.update(OFFLINE)
+
+# The imports must follow the environment that they read.
+from flwr.app import (  # noqa: E402
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Message,
+    MessageType,
+    Metadata,
+    MetricRecord,
+    RecordDict,
+)
+from flwr.clientapp import ClientApp  # noqa: E402
+from flwr.common.serde import message_from_proto, message_to_proto  # noqa: E402
+from flwr.proto.message_pb2 import Message as ProtoMessage  # noqa: E402
+from flwr.serverapp import Grid, ServerApp  # noqa: E402
+from flwr.serverapp.strategy import Strategy  # noqa: E402
+from flwr.supercore.run import Run  # noqa: E402
+from flwr.supercore.task_identity import TaskIdentity  # noqa: E402
+
+LOGGER = logging.getLogger("flwr")
+LOGGER.setLevel(logging.WARNING)
+
+__all__ = [
+    "LOGGER",
+    "OFFLINE",
+    "Array",
+    "ArrayRecord",
+    "ClientApp",
+    "ConfigRecord",
+    "Context",
+    "Grid",
+    "Message",
+    "MessageType",
+    "Metadata",
+    "MetricRecord",
+    "RecordDict",
+    "Run",
+    "ServerApp",
+    "Strategy",
+    "TaskIdentity",
+    "from_bytes",
+    "to_bytes",
+]
+
+
+def to_bytes(message: Message) -> bytes:
+    """The message as Flower serialises it (protobuf)."""
+    data: bytes = message_to_proto(message).SerializeToString()
+    return data
+
+
+def from_bytes(data: bytes) -> Message:
+    """The message that ``to_bytes`` serialised."""
+    return message_from_proto(ProtoMessage.FromString(data))

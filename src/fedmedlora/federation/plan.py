@@ -1,0 +1,245 @@
+"""What a federation is given and what it records: the plan, the sites' interface, the records.
+
+No Flower and no torch here: a site implements ``SiteWorker``, whoever runs the federation reads
+``RoundRecord``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
+
+from fedmedlora.aggregation.methods import METHODS
+from fedmedlora.errors import ConfigError
+from fedmedlora.model.adapter import WIRE_TYPES, Adapter, Wire
+
+Status = Literal["ok", "absent", "failed", "refused"]
+
+
+@dataclass(frozen=True)
+class FederationPlan:
+    """One federated training.
+
+    Attributes:
+        run_id: marks every message; a reply of another run is refused.
+        sites: their names, each once; the order of every sum.
+        rounds: >= 1.
+        method: a name of ``aggregation.methods.METHODS``.
+        beta: exponent of the data size in Fed-MedLoRA+, >= 0.
+        tau: temperature of the loss in Fed-MedLoRA+, > 0.
+        validation: who scores the sites' adapters in Fed-MedLoRA+.
+        size: what counts as a site's data size n_k; the authors count training tokens.
+        wire: form in which adapters travel.
+        seed: recorded; the sites and the initial adapter derive theirs from the study's.
+        min_sites: fewer good replies than this end the run; ``None`` is all sites.
+        base_model: name or path of the backbone, written into saved adapters.
+        processes: worker processes for the sites; 1 calls them in this process, one after
+            another.
+        timeout_s: seconds to wait for the replies of one phase; ``None`` waits for ever.
+        connect_s: seconds to wait for all sites before round 1.
+
+    Raises:
+        ConfigError: a value out of range; the message names it.
+    """
+
+    run_id: str
+    sites: tuple[str, ...]
+    rounds: int
+    method: str = "fed-medlora"
+    beta: float = 1.0
+    tau: float = 1.0
+    validation: Literal["server", "sites"] = "sites"
+    size: Literal["tokens", "examples"] = "tokens"
+    wire: Wire = "bf16"
+    seed: int = 0
+    min_sites: int | None = None
+    base_model: str = ""
+    processes: int = 1
+    timeout_s: float | None = None
+    connect_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        rules = {
+            "run_id": bool(self.run_id),
+            "sites": bool(self.sites) and all(self.sites),
+            "sites (each once)": len(set(self.sites)) == len(self.sites),
+            "rounds": self.rounds >= 1,
+            "method": self.method in METHODS,
+            "beta": math.isfinite(self.beta) and self.beta >= 0,
+            "tau": math.isfinite(self.tau) and self.tau > 0,
+            "validation": self.validation in ("server", "sites"),
+            "size": self.size in ("tokens", "examples"),
+            "wire": self.wire in WIRE_TYPES,
+            "min_sites": self.min_sites is None or 1 <= self.min_sites <= len(self.sites),
+            "processes": self.processes >= 1,
+            "timeout_s": self.timeout_s is None or self.timeout_s > 0,
+        }
+        for name, holds in rules.items():
+            if not holds:
+                value = getattr(self, name.split()[0])
+                raise ConfigError(f"federation: {name} is out of range: {value!r}")
+
+    @property
+    def quorum(self) -> int:
+        """The least number of sites whose replies are good enough to go on."""
+        return len(self.sites) if self.min_sites is None else self.min_sites
+
+
+@dataclass(frozen=True)
+class SiteUpdate:
+    """What a site makes of the global adapter in one round.
+
+    Attributes:
+        adapter: trained; its manifest is the global adapter's.
+        examples: training examples used, > 0.
+        tokens: training tokens used, > 0.
+        loss_first: mean training loss of the first logged step, ``None`` if not known.
+        loss_last: likewise of the last.
+        seconds: wall time of the training.
+        counts: further numbers for the record (rows cut, steps); names and numbers only.
+    """
+
+    adapter: Adapter
+    examples: int
+    tokens: int
+    loss_first: float | None
+    loss_last: float | None
+    seconds: float
+    counts: Mapping[str, int | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SiteLosses:
+    """What a site finds of the candidate adapters.
+
+    Attributes:
+        losses: mean loss a token of each candidate on the site's own validation notes.
+        tokens: how many tokens that mean was taken over, > 0.
+    """
+
+    losses: Sequence[float]
+    tokens: int
+
+
+class SiteWorker(Protocol):
+    """A site, as the federation sees it.
+
+    A worker may be built anew for a call (in another process): what it returns depends on its
+    site's data and its arguments alone, never on earlier calls.
+    """
+
+    name: str
+
+    def train(self, adapter: Adapter, *, round: int) -> SiteUpdate:
+        """Train a copy of the global adapter on the site's own examples."""
+        ...
+
+    def losses(self, adapters: Sequence[Adapter]) -> SiteLosses:
+        """Score candidate adapters on the site's own validation notes."""
+        ...
+
+
+#: Makes a site's worker by name. With worker processes or Flower's simulation it is sent to other
+#: processes: a module's function, or ``functools.partial`` of one, with small arguments.
+SiteFactory = Callable[[str], SiteWorker]
+Workers = SiteFactory | Mapping[str, SiteWorker]
+ServerLosses = Callable[[Sequence[Adapter]], Sequence[float]]
+
+
+class OnEvent(Protocol):
+    """Told of progress: ``kind`` is round, reply, scoring, round-done or round-failed."""
+
+    def __call__(self, kind: str, /, **facts: object) -> None: ...
+
+
+@dataclass(frozen=True)
+class SiteRecord:
+    """One site in one round.
+
+    Attributes:
+        status: ok; absent (no answer), failed (it said so), refused (its answer was not good).
+        reason: why it is not ok.
+        examples, tokens: as it reported.
+        weight: p_k in the average; 0 unless ok.
+        loss_first, loss_last: training losses; ``None`` if not reported or not finite.
+        validation_loss: L_k, if the method scores.
+        seconds: its training, as it reported.
+        bytes_down: of the serialised messages sent to it in this round, all phases.
+        bytes_up: likewise from it.
+        phases: phase ("train", "score") -> (bytes down, bytes up).
+        scoring: how it did as a scorer of candidates: "ok", or why not; ``None`` if not asked.
+        counts: as it reported.
+    """
+
+    status: Status
+    reason: str | None = None
+    examples: int = 0
+    tokens: int = 0
+    weight: float = 0.0
+    loss_first: float | None = None
+    loss_last: float | None = None
+    validation_loss: float | None = None
+    seconds: float = 0.0
+    bytes_down: int = 0
+    bytes_up: int = 0
+    phases: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    scoring: str | None = None
+    counts: Mapping[str, int | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One round, complete or failed.
+
+    Attributes:
+        round: from 1.
+        method: of the plan.
+        sites: name -> record, in the plan's order; every expected site is there.
+        seconds: wall time of the round, checkpoint not included.
+        status: "ok" or "failed".
+        reason: why it failed.
+        checkpoint: folder name under the federation's folder; ``None`` if failed.
+        adapter_sha256: of the new global adapter; ``None`` if failed.
+    """
+
+    round: int
+    method: str
+    sites: Mapping[str, SiteRecord]
+    seconds: float
+    status: Literal["ok", "failed"] = "ok"
+    reason: str | None = None
+    checkpoint: str | None = None
+    adapter_sha256: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON has it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> RoundRecord:
+        """The record that ``to_dict`` gave, after a passage through JSON."""
+        sites = {
+            name: SiteRecord(
+                **{
+                    **site,
+                    "phases": {phase: tuple(sizes) for phase, sizes in site["phases"].items()},
+                }
+            )
+            for name, site in content["sites"].items()
+        }
+        return cls(**{**content, "sites": sites})
+
+
+@dataclass(frozen=True)
+class FederationResult:
+    """What a federation ends with.
+
+    Attributes:
+        adapter: the last round's global adapter.
+        records: one a round, from round 1, those before a resumption included.
+    """
+
+    adapter: Adapter
+    records: tuple[RoundRecord, ...]

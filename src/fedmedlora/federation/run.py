@@ -1,0 +1,168 @@
+"""A federation from its plan to its last adapter, on either engine.
+
+Enters: a plan, the initial adapter, the sites. Leaves: the final adapter, a record a round, and a
+folder of checkpoints to resume from. Nothing above this module can tell the engines apart.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from fedmedlora.aggregation.methods import METHODS
+from fedmedlora.errors import ConfigError, FederationError
+from fedmedlora.federation import checkpoints
+from fedmedlora.federation.client import Desk, client_app
+from fedmedlora.federation.flower import LOGGER, Context, Grid, RecordDict, ServerApp
+from fedmedlora.federation.grid import CountedGrid, Exchange, InProcessGrid, SequentialSwitch
+from fedmedlora.federation.plan import (
+    FederationPlan,
+    FederationResult,
+    OnEvent,
+    RoundRecord,
+    ServerLosses,
+    Workers,
+)
+from fedmedlora.federation.processes import ProcessSwitch
+from fedmedlora.federation.strategy import RoundStrategy
+from fedmedlora.model.adapter import Adapter, check_adapter
+
+Engine = Literal["in-process", "flower"]
+
+
+def run_federation(
+    plan: FederationPlan,
+    initial: Adapter,
+    *,
+    workers: Workers,
+    folder: Path,
+    engine: Engine = "in-process",
+    server_losses: ServerLosses | None = None,
+    on_round: Callable[[RoundRecord, Adapter], None] | None = None,
+    on_event: OnEvent | None = None,
+    resume: bool = False,
+) -> FederationResult:
+    """Run a plan's rounds. The same inputs give the same adapter, bit for bit, on either engine.
+
+    Args:
+        plan: what to run.
+        initial: the global adapter that round 1 broadcasts.
+        workers: the sites by name, or what makes one by name (needed for worker processes and
+            for Flower's simulation).
+        folder: for checkpoints; made if need be. The sites' own error logs go to its
+            ``site-logs``.
+        engine: "in-process", or "flower" for Flower's simulation.
+        server_losses: scores candidate adapters, mean loss a token each; needed by Fed-MedLoRA+
+            with validation at the server.
+        on_round: told of every complete round, after its checkpoint.
+        on_event: told of progress.
+        resume: go on after the last complete round in ``folder``.
+
+    Returns:
+        the last global adapter, and the records of all complete rounds.
+
+    Raises:
+        ConfigError: the plan cannot be run this way.
+        AdapterError: ``initial`` is malformed.
+        FederationError: too few sites were left in a round.
+        RunError: the folder cannot be written, holds another run, or is not to be resumed.
+    """
+    if engine not in ENGINES:
+        raise ConfigError(f"engine: {engine!r} is none of {', '.join(ENGINES)}")
+    if METHODS[plan.method].scored and plan.validation == "server" and server_losses is None:
+        raise ConfigError("federation: validation at the server needs server_losses")
+    check_adapter(initial.tensors, initial.manifest)
+    progress = (checkpoints.resume if resume else checkpoints.begin)(folder, plan, initial)
+    if progress.broken and on_event is not None:
+        on_event("set-aside", rounds=progress.broken)
+    strategy = RoundStrategy(
+        plan,
+        progress,
+        folder=folder,
+        server_losses=server_losses,
+        on_round=on_round,
+        on_event=on_event,
+    )
+    left = plan.rounds - len(progress.records)
+    if left > 0:
+        desk = Desk(plan.sites, workers, logs=folder / "site-logs")
+        stop = threading.Event()
+        ENGINES[engine](plan, desk, _server_app(strategy, left, stop, on_event), stop)
+    if len(strategy.records) != plan.rounds:
+        raise FederationError(
+            f"the engine ended after {len(strategy.records)} of {plan.rounds} rounds"
+        )
+    return FederationResult(strategy.adapter, tuple(strategy.records))
+
+
+def _server_app(
+    strategy: RoundStrategy, rounds: int, stop: threading.Event, on_event: OnEvent | None
+) -> ServerApp:
+    """The ServerApp of both engines: Flower's loop over the strategy, on a counted Grid."""
+    app = ServerApp()
+
+    def told(node: int, exchange: Exchange, seconds: float) -> None:
+        site = strategy.site(node)
+        if on_event is not None and site:  # introductions are not worth telling
+            on_event("reply", site=site, seconds=seconds, bytes_up=exchange.up)
+
+    @app.main()  # type: ignore[untyped-decorator]
+    def main(grid: Grid, context: Context) -> None:
+        counted = CountedGrid(grid, stop=stop, on_reply=told)
+        first = strategy.begin(counted)
+        strategy.start(counted, first, num_rounds=rounds, timeout=strategy.plan.timeout_s)
+
+    return app
+
+
+def _run_in_process(
+    plan: FederationPlan, desk: Desk, server: ServerApp, stop: threading.Event
+) -> None:
+    nodes = len(plan.sites)
+    switch = (
+        SequentialSwitch(desk)
+        if plan.processes == 1
+        else ProcessSwitch(desk, processes=min(plan.processes, nodes))
+    )
+    try:
+        grid = InProcessGrid(switch, nodes=nodes)
+        server(grid, Context(1, 0, {}, RecordDict(), {}))
+    finally:
+        switch.close()
+
+
+def _run_simulation(
+    plan: FederationPlan, desk: Desk, server: ServerApp, stop: threading.Event
+) -> None:
+    """Flower's simulation: the sites in Ray's processes, ``plan.processes`` of them at a time."""
+    if find_spec("ray") is None:
+        raise ConfigError('engine "flower" needs Ray: pip install "fedmedlora[simulation]"')
+    if isinstance(desk.workers, Mapping):
+        raise ConfigError('engine "flower" needs a function that makes a site\'s worker by name')
+    from flwr.simulation import run_simulation
+
+    backend = {
+        "init_args": {"num_cpus": plan.processes, "include_dashboard": False},
+        "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+    }
+    level = LOGGER.level
+    LOGGER.setLevel("CRITICAL")  # it warns that it is deprecated, and logs errors raised anyway
+    try:
+        run_simulation(
+            server_app=server,
+            client_app=client_app(desk),
+            num_supernodes=len(plan.sites),
+            backend_config=backend,
+        )
+    finally:
+        stop.set()
+        LOGGER.setLevel(level)
+
+
+ENGINES: dict[str, Callable[[FederationPlan, Desk, ServerApp, threading.Event], None]] = {
+    "in-process": _run_in_process,
+    "flower": _run_simulation,
+}

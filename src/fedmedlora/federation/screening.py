@@ -1,0 +1,184 @@
+"""Screening: untrusted replies in; the good ones, and a reason for every other site, out.
+
+A reply is good if it is the only one of its site, answers this round of this run, carries the
+broadcast's manifest, a well-formed finite adapter and finite sizes above zero. One bad reply never
+ends a round by itself.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
+
+from fedmedlora.errors import AdapterError, FederationError
+from fedmedlora.federation import wire
+from fedmedlora.federation.flower import Message, RecordDict
+from fedmedlora.federation.plan import Status
+from fedmedlora.model.adapter import Adapter, Manifest, check_adapter, unpack
+
+LARGEST = 2**53  # the last whole number that float64 counts exactly
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A site's adapter that passed, still packed, and what the site reported."""
+
+    packed: NDArray[Any]
+    examples: int
+    tokens: int
+    loss_first: float | None
+    loss_last: float | None
+    seconds: float
+    counts: Mapping[str, int | float]
+
+    def adapter(self, call: wire.Call) -> Adapter:
+        """Unpacked."""
+        return unpack(self.packed, Manifest.from_json(call.manifest), call.wire)
+
+
+@dataclass(frozen=True)
+class Score:
+    """The losses that a site found of the candidates; some may be non-finite, not all."""
+
+    losses: tuple[float, ...]
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Turned:
+    """A site whose answer does not count, and why."""
+
+    status: Status
+    reason: str
+
+
+Read = TypeVar("Read")
+
+
+def screen_updates(
+    replies: Iterable[Message], nodes: Mapping[int, str], call: wire.Call
+) -> tuple[dict[str, Candidate], dict[str, Turned]]:
+    """Sort the replies to a training request.
+
+    Args:
+        replies: as they came, in any order.
+        nodes: node id -> site, of those that were asked.
+        call: what was sent out.
+
+    Returns:
+        the good ones by site, and for every other asked site what is wrong.
+    """
+    return _screen(replies, nodes, call, _read_update)
+
+
+def screen_scores(
+    replies: Iterable[Message], nodes: Mapping[int, str], call: wire.Call, *, candidates: int
+) -> tuple[dict[str, Score], dict[str, Turned]]:
+    """Sort the replies to a scoring request of so many candidates; see ``screen_updates``."""
+    return _screen(
+        replies, nodes, call, lambda content, call: _read_score(content, candidates=candidates)
+    )
+
+
+def _screen(
+    replies: Iterable[Message],
+    nodes: Mapping[int, str],
+    call: wire.Call,
+    read: Callable[[RecordDict, wire.Call], Read],
+) -> tuple[dict[str, Read], dict[str, Turned]]:
+    by_node: dict[int, list[Message]] = {node: [] for node in nodes}
+    for reply in replies:
+        # An error reply made for a dead node does not carry its id: that site is absent.
+        if reply.metadata.src_node_id in by_node:
+            by_node[reply.metadata.src_node_id].append(reply)
+    good: dict[str, Read] = {}
+    turned: dict[str, Turned] = {}
+    for node, site in nodes.items():
+        answers = by_node[node]
+        if not answers:
+            turned[site] = Turned("absent", "no answer")
+        elif len(answers) > 1:
+            turned[site] = Turned("refused", f"it sent {len(answers)} replies")
+        elif answers[0].has_error():
+            # Not its reason: Flower puts the exception's text there.
+            code = answers[0].error.code
+            turned[site] = Turned("failed", f"its app ended with Flower error {code}")
+        else:
+            try:
+                config = wire.settings(answers[0].content)
+                failure = _check_answer(config, site, call)
+                if failure:
+                    turned[site] = Turned("failed", failure)
+                else:
+                    good[site] = read(answers[0].content, call)
+            except (FederationError, AdapterError) as error:
+                turned[site] = Turned("refused", str(error))
+    return good, turned
+
+
+def _check_answer(config: Mapping[str, Any], site: str, call: wire.Call) -> str | None:
+    """Check that a reply answers this call for this site; how the site says it failed, if so."""
+    if config.get("site") != site:
+        raise FederationError("it speaks for another site")
+    if config.get("status") == "failed":
+        code, incident = (
+            re.sub(r"[^a-z0-9-]", "?", str(config.get(key, "?")))[:20]
+            for key in ("code", "incident")
+        )
+        return f"{code} (incident {incident} in the site's own log)"
+    if config.get("run") != call.run or config.get("round") != call.round:
+        raise FederationError(f"it does not answer round {call.round} of this run")
+    return None
+
+
+def _read_update(content: RecordDict, call: wire.Call) -> Candidate:
+    if wire.settings(content).get("manifest") != call.manifest:
+        raise FederationError("its adapter's manifest is not the broadcast's")
+    manifest = Manifest.from_json(call.manifest)
+    metrics = wire.numbers(content, wire.METRICS)
+    counts = wire.numbers(content, wire.COUNTS)
+    bad = [n for n in counts if not wire.COUNT_NAME.fullmatch(n) or _number(counts[n]) is None]
+    if bad or len(counts) > wire.MOST_COUNTS:
+        raise FederationError(f"{len(bad)} of its {len(counts)} counts are malformed")
+    sizes = {name: _size(metrics, name) for name in ("examples", "tokens")}
+    packed = wire.packed_array(content, manifest, call.wire)
+    check_adapter(unpack(packed, manifest, call.wire).tensors, manifest)
+    return Candidate(
+        packed=packed,
+        examples=sizes["examples"],
+        tokens=sizes["tokens"],
+        loss_first=_number(metrics.get("loss_first")),
+        loss_last=_number(metrics.get("loss_last")),
+        seconds=_number(metrics.get("seconds")) or 0.0,
+        counts=dict(counts),
+    )
+
+
+def _read_score(content: RecordDict, *, candidates: int) -> Score:
+    metrics = wire.numbers(content, wire.METRICS)
+    losses = metrics.get("losses")
+    if not isinstance(losses, list) or len(losses) != candidates:
+        raise FederationError(f"it does not hold {candidates} losses")
+    if not any(math.isfinite(loss) for loss in losses):
+        raise FederationError("none of its losses is finite")
+    return Score(tuple(float(loss) for loss in losses), _size(metrics, "tokens"))
+
+
+def _size(metrics: Mapping[str, Any], name: str) -> int:
+    value = metrics.get(name)
+    if not isinstance(value, int) or not 0 < value <= LARGEST:
+        shown = value if isinstance(value, int | float) else type(value).__name__
+        raise FederationError(f"its number of {name} is {shown}: a whole number above 0 is needed")
+    return value
+
+
+def _number(value: object) -> float | int | None:
+    """A finite number, or ``None``."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,359 @@
+"""The Strategy: one round, from the broadcast to the checkpoint.
+
+    broadcast -> the sites train -> screening -> (the candidates are scored) -> weights
+      -> aggregation -> checkpoint -> callback
+
+Flower's own loop (``Strategy.start``) calls it; the arithmetic is in ``aggregation``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from fedmedlora.aggregation.methods import METHODS
+from fedmedlora.aggregation.weights import pool_losses
+from fedmedlora.errors import FederationError
+from fedmedlora.federation import checkpoints, wire
+from fedmedlora.federation.client import INTRODUCE
+from fedmedlora.federation.flower import (
+    ArrayRecord,
+    ConfigRecord,
+    Grid,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+    Strategy,
+)
+from fedmedlora.federation.grid import CountedGrid
+from fedmedlora.federation.plan import (
+    FederationPlan,
+    OnEvent,
+    RoundRecord,
+    ServerLosses,
+    SiteRecord,
+)
+from fedmedlora.federation.screening import Candidate, Turned, screen_scores, screen_updates
+from fedmedlora.model.adapter import Adapter, pack
+
+TTL_S = 7 * 24 * 3600.0  # how long a message stays valid when the plan sets no time limit
+ASK_AGAIN_S = 0.2
+
+
+@dataclass
+class Round:
+    """One round while it runs.
+
+    Attributes:
+        number: from 1.
+        call: what every message of the round carries.
+        nodes: node id -> site, of those that were asked to train.
+        started: monotonic time.
+        sites: what is known so far, for every expected site.
+    """
+
+    number: int
+    call: wire.Call
+    nodes: dict[int, str] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+    sites: dict[str, SiteRecord] = field(default_factory=dict)
+
+    def note(self, site: str, **facts: object) -> None:
+        """Replace fields of a site's record."""
+        self.sites[site] = replace(self.sites[site], **facts)  # type: ignore[arg-type]
+
+    def turn(self, turned: Mapping[str, Turned]) -> None:
+        """Record sites that do not count in this round, and why."""
+        for site, fate in turned.items():
+            self.note(site, status=fate.status, reason=fate.reason)
+
+
+class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by the type checker
+    """Runs a plan's rounds.
+
+    Attributes:
+        adapter: the global adapter, unrounded.
+        records: of all complete rounds.
+    """
+
+    def __init__(
+        self,
+        plan: FederationPlan,
+        progress: checkpoints.Progress,
+        *,
+        folder: Path,
+        server_losses: ServerLosses | None = None,
+        on_round: Callable[[RoundRecord, Adapter], None] | None = None,
+        on_event: OnEvent | None = None,
+    ) -> None:
+        self.plan = plan
+        self.adapter = progress.adapter
+        self.records = list(progress.records)
+        self._before = len(progress.records)
+        self._folder = folder
+        self._manifest = progress.adapter.manifest.to_json()
+        self._server_losses = server_losses
+        self._on_round = on_round
+        self._on_event = on_event
+        self._roster: dict[int, str] = {}
+        self._grid: CountedGrid
+        self._round: Round
+
+    def begin(self, grid: CountedGrid) -> ArrayRecord:
+        """Take the grid, wait until the sites are there, and give the first broadcast."""
+        self._grid = grid
+        self._meet(wait_s=self.plan.connect_s)
+        return wire.adapter_arrays(pack(self.adapter, self.plan.wire))
+
+    def site(self, node: int) -> str:
+        """The site that a node speaks for; "" if it is none of the plan's."""
+        return self._roster.get(node, "")
+
+    # What Flower's loop calls
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Requests to train, one for every expected site that is there."""
+        number = self._before + server_round
+        call = wire.Call(self.plan.run_id, number, self._manifest, self.plan.wire)
+        self._round = Round(number, call)
+        self._round.sites = {
+            site: SiteRecord(status="absent", reason="not connected") for site in self.plan.sites
+        }
+        self._meet(wait_s=0.0)
+        here = set(self._grid.get_node_ids())
+        self._round.nodes = {node: site for node, site in self._roster.items() if node in here}
+        self._tell("round", round=number, rounds=self.plan.rounds, sites=len(self._round.nodes))
+        return self._messages(MessageType.TRAIN, wire.request(call, arrays), self._round.nodes)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Replies in, the next broadcast out; the round is on disk before this returns.
+
+        Raises:
+            FederationError: too few sites are left; the failed round's record is written first.
+            RunError: the checkpoint cannot be written.
+        """
+        current = self._round
+        try:
+            self._count("train")
+            candidates, turned = screen_updates(replies, current.nodes, current.call)
+            current.turn(turned)
+            for site, candidate in candidates.items():
+                self._admit(site, candidate)
+            # The plan's order, not that of arrival: it is the order of the sums.
+            candidates = {site: candidates[site] for site in self.plan.sites if site in candidates}
+            self._need_quorum("trained", len(candidates))
+            losses: dict[str, float] = {}
+            if METHODS[self.plan.method].scored:
+                losses = self._losses(candidates)
+                candidates = {site: candidates[site] for site in losses}
+                self._need_quorum("scored", len(candidates))
+            self.adapter = self._combine(candidates, losses)
+        except FederationError as error:
+            self._fail(str(error))
+            raise
+        self._finish()
+        return wire.adapter_arrays(pack(self.adapter, self.plan.wire)), None
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Nothing: candidates are scored before they are aggregated, not after."""
+        return []
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Nothing, likewise."""
+        return None
+
+    def summary(self) -> None:
+        """Nothing: the round records say it all."""
+
+    # The steps of a round
+
+    def _admit(self, site: str, candidate: Candidate) -> None:
+        self._round.note(
+            site,
+            status="ok",
+            reason=None,
+            examples=candidate.examples,
+            tokens=candidate.tokens,
+            loss_first=candidate.loss_first,
+            loss_last=candidate.loss_last,
+            seconds=candidate.seconds,
+            counts=dict(candidate.counts),
+        )
+
+    def _losses(self, candidates: Mapping[str, Candidate]) -> dict[str, float]:
+        """L_k of every candidate that has a finite one; the others are refused."""
+        self._tell("scoring", round=self._round.number, by=self.plan.validation)
+        if self.plan.validation == "server":
+            if self._server_losses is None:
+                raise FederationError("validation at the server needs server_losses")
+            adapters = [candidate.adapter(self._round.call) for candidate in candidates.values()]
+            rows, tokens = [list(self._server_losses(adapters))], [1]
+        else:
+            rows, tokens = self._scores_of_sites(candidates)
+        if any(len(row) != len(candidates) for row in rows):
+            raise FederationError(
+                f"server_losses gave {len(rows[0])} losses for {len(candidates)} candidates"
+            )
+        table = np.array(rows, dtype=np.float64)
+        finite = [bool(np.isfinite(column).all()) for column in table.T]
+        for site, good in zip(candidates, finite, strict=True):
+            if not good:
+                reason = "its adapter's validation loss is not finite"
+                self._round.turn({site: Turned("refused", reason)})
+        if not any(finite):
+            return {}
+        names = [site for site, good in zip(candidates, finite, strict=True) if good]
+        pooled = pool_losses(list(table[:, finite]), tokens)
+        losses = {site: float(loss) for site, loss in zip(names, pooled, strict=True)}
+        for site, loss in losses.items():
+            self._round.note(site, validation_loss=loss)
+        return losses
+
+    def _scores_of_sites(
+        self, candidates: Mapping[str, Candidate]
+    ) -> tuple[list[list[float]], list[int]]:
+        """Every admitted site scores every candidate; rows of losses, and tokens counted."""
+        call = self._round.call
+        nodes = {node: site for node, site in self._round.nodes.items() if site in candidates}
+        arrays = wire.stacked([candidate.packed for candidate in candidates.values()])
+        messages = self._messages(MessageType.EVALUATE, wire.request(call, arrays), nodes)
+        replies = self._grid.send_and_receive(messages, timeout=self.plan.timeout_s)
+        self._count("score")
+        scores, turned = screen_scores(replies, nodes, call, candidates=len(candidates))
+        for site in scores:
+            self._round.note(site, scoring="ok")
+        for site, fate in turned.items():
+            self._round.note(site, scoring=f"{fate.status}: {fate.reason}")
+        self._need_quorum("scored the candidates", len(scores))
+        good = [scores[site] for site in candidates if site in scores]
+        return [list(score.losses) for score in good], [score.tokens for score in good]
+
+    def _combine(self, candidates: Mapping[str, Candidate], losses: Mapping[str, float]) -> Adapter:
+        method = METHODS[self.plan.method]
+        sizes = [
+            float(one.tokens if self.plan.size == "tokens" else one.examples)
+            for one in candidates.values()
+        ]
+        weights = method.weigh(
+            sizes, [losses[site] for site in losses], self.plan.beta, self.plan.tau
+        ).tolist()
+        for site, weight in zip(candidates, weights, strict=True):
+            self._round.note(site, weight=weight)
+        # Lazy: one adapter is unpacked at a time.
+        states = (one.adapter(self._round.call).tensors for one in candidates.values())
+        return Adapter(self.adapter.manifest, method.combine(states, weights))
+
+    def _finish(self) -> None:
+        number = self._round.number
+        record = RoundRecord(
+            round=number,
+            method=self.plan.method,
+            sites=self._round.sites,
+            seconds=time.monotonic() - self._round.started,
+            checkpoint=checkpoints.round_name(number),
+            adapter_sha256=self.adapter.sha256,
+        )
+        checkpoints.write_round(self._folder, record, self.adapter, base_model=self.plan.base_model)
+        self.records.append(record)
+        self._tell("round-done", record=record)
+        if self._on_round is not None:
+            self._on_round(record, self.adapter)
+
+    def _fail(self, reason: str) -> None:
+        record = RoundRecord(
+            round=self._round.number,
+            method=self.plan.method,
+            sites=self._round.sites,
+            seconds=time.monotonic() - self._round.started,
+            status="failed",
+            reason=reason,
+        )
+        checkpoints.write_failed_round(self._folder, record)
+        self._tell("round-failed", record=record)
+
+    def _need_quorum(self, done: str, number: int) -> None:
+        if number >= self.plan.quorum:
+            return
+        lost = [
+            f"{site} {record.status} ({record.reason})"
+            if record.status != "ok"
+            else f"{site} ({record.scoring})"
+            for site, record in self._round.sites.items()
+            if record.status != "ok" or record.scoring not in (None, "ok")
+        ]
+        raise FederationError(
+            f"round {self._round.number}: {number} of {len(self.plan.sites)} sites {done}, "
+            f"{self.plan.quorum} are needed: {'; '.join(lost)}"
+        )
+
+    # Nodes and messages
+
+    def _meet(self, *, wait_s: float) -> None:
+        """Ask unknown nodes which site they are, until all are known or the time is up."""
+        deadline = time.monotonic() + wait_s
+        while True:
+            here = set(self._grid.get_node_ids())
+            unknown = sorted(here - set(self._roster))
+            for reply in self._ask(unknown) if unknown else ():
+                self._enter(reply, here)
+            known = {site for node, site in self._roster.items() if node in here}
+            if known.issuperset(self.plan.sites) or time.monotonic() >= deadline:
+                return
+            time.sleep(ASK_AGAIN_S)
+
+    def _ask(self, nodes: Sequence[int]) -> Iterable[Message]:
+        messages = [Message(RecordDict(), node, INTRODUCE, ttl=self._ttl) for node in nodes]
+        limit = self.plan.timeout_s or max(self.plan.connect_s, 1.0)
+        replies: Iterable[Message] = self._grid.send_and_receive(messages, timeout=limit)
+        return replies
+
+    def _enter(self, reply: Message, here: set[int]) -> None:
+        node = reply.metadata.src_node_id
+        if reply.has_error() or node not in here:
+            return
+        site = reply.content.config_records.get(wire.CONFIG, {}).get("site")
+        if site not in self.plan.sites:
+            return
+        if site in {name for other, name in self._roster.items() if other in here}:
+            raise FederationError(f"two nodes say that they are site {site!r}")
+        self._roster[node] = site
+
+    def _messages(self, kind: str, content: RecordDict, nodes: Mapping[int, str]) -> list[Message]:
+        return [Message(content, node, kind, ttl=self._ttl) for node in nodes]
+
+    @property
+    def _ttl(self) -> float:
+        return TTL_S if self.plan.timeout_s is None else self.plan.timeout_s
+
+    def _count(self, phase: str) -> None:
+        """Add the bytes of the latest exchange to the sites' records."""
+        for node, exchange in self._grid.exchanges.items():
+            site = self._round.nodes.get(node)
+            if site is None:
+                continue
+            record = self._round.sites[site]
+            if record.reason == "not connected":
+                self._round.note(site, reason="no answer")
+            self._round.note(
+                site,
+                bytes_down=record.bytes_down + exchange.down,
+                bytes_up=record.bytes_up + exchange.up,
+                phases={**record.phases, phase: (exchange.down, exchange.up)},
+            )
+
+    def _tell(self, kind: str, **facts: object) -> None:
+        if self._on_event is not None:
+            self._on_event(kind, **facts)

@@ -1,0 +1,195 @@
+"""What the messages hold: requests and replies of the two phases, as Flower records and back.
+
+An adapter travels as one packed array beside its manifest. A reply holds numbers, names of sites
+and of counts, and the adapter; nothing else leaves a site.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmedlora.errors import FederationError
+from fedmedlora.federation.flower import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    MetricRecord,
+    RecordDict,
+)
+from fedmedlora.federation.plan import SiteLosses, SiteUpdate
+from fedmedlora.model.adapter import WIRE_TYPES, Adapter, Manifest, Wire, pack, unpack
+
+ARRAYS, PACKED, CONFIG, METRICS, COUNTS = "adapter", "packed", "config", "metrics", "counts"
+COUNT_NAME = re.compile(r"[A-Za-z0-9_./-]{1,64}")
+MOST_COUNTS = 256
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a request and its reply have in common.
+
+    Attributes:
+        run: the plan's run id.
+        round: from 1.
+        manifest: JSON of the global adapter's manifest.
+        wire: form of the packed arrays.
+    """
+
+    run: str
+    round: int
+    manifest: str
+    wire: Wire
+
+
+def adapter_arrays(packed: NDArray[Any]) -> ArrayRecord:
+    """An ``ArrayRecord`` of one array: packed, or K packed ones stacked."""
+    return ArrayRecord({PACKED: Array(packed)})
+
+
+def request(call: Call, arrays: ArrayRecord) -> RecordDict:
+    """A request to train, or to score the stacked candidates."""
+    config = ConfigRecord(
+        {"run": call.run, "round": call.round, "manifest": call.manifest, "wire": call.wire}
+    )
+    return RecordDict({ARRAYS: arrays, CONFIG: config})
+
+
+def read_request(content: RecordDict) -> tuple[Call, tuple[Adapter, ...]]:
+    """The call and the adapters (one to train, K to score) of a request.
+
+    Raises:
+        AdapterError: an adapter is not what the manifest says.
+        KeyError: it is no request of this package.
+    """
+    config = content[CONFIG]
+    call = Call(config["run"], config["round"], config["manifest"], config["wire"])
+    manifest = Manifest.from_json(call.manifest)
+    packed = np.atleast_2d(content[ARRAYS][PACKED].numpy())
+    return call, tuple(unpack(row, manifest, call.wire) for row in packed)
+
+
+def update_reply(call: Call, site: str, update: SiteUpdate) -> RecordDict:
+    """What a site sends back after training.
+
+    Raises:
+        AdapterError: the adapter breaks its own manifest.
+        ValueError: a count has a name that could be text.
+    """
+    for name in update.counts:
+        if not COUNT_NAME.fullmatch(name):
+            raise ValueError("a count's name must be 1 to 64 letters, digits or _ . / -")
+    metrics: dict[str, int | float] = {
+        "examples": int(update.examples),
+        "tokens": int(update.tokens),
+        "seconds": float(update.seconds),
+    }
+    for name, loss in (("loss_first", update.loss_first), ("loss_last", update.loss_last)):
+        if loss is not None:
+            metrics[name] = float(loss)
+    counts = {
+        name: int(value) if isinstance(value, int) else float(value)
+        for name, value in update.counts.items()
+    }
+    return RecordDict(
+        {
+            ARRAYS: adapter_arrays(pack(update.adapter, call.wire)),
+            CONFIG: _reply_config(call, site, manifest=update.adapter.manifest.to_json()),
+            METRICS: MetricRecord(metrics),
+            COUNTS: MetricRecord(counts),
+        }
+    )
+
+
+def losses_reply(call: Call, site: str, losses: SiteLosses) -> RecordDict:
+    """What a site sends back after scoring: losses only."""
+    metrics = {
+        "losses": [float(loss) for loss in losses.losses],
+        "tokens": int(losses.tokens),
+    }
+    return RecordDict({CONFIG: _reply_config(call, site), METRICS: MetricRecord(metrics)})
+
+
+def failure_reply(call: Call | None, site: str, *, code: str, incident: str) -> RecordDict:
+    """What a site sends back when it failed: a word and a number, never the exception's text."""
+    known = call or Call("", 0, "", "bf16")
+    config = _reply_config(known, site, status="failed", code=code, incident=incident)
+    return RecordDict({CONFIG: config})
+
+
+def _reply_config(call: Call, site: str, status: str = "ok", **more: str) -> ConfigRecord:
+    return ConfigRecord(
+        {"run": call.run, "round": call.round, "site": site, "status": status, **more}
+    )
+
+
+def stacked(packed: Sequence[NDArray[Any]]) -> ArrayRecord:
+    """Candidates of one phase in one array of K rows."""
+    return adapter_arrays(np.stack(packed))
+
+
+def packed_array(content: RecordDict, manifest: Manifest, wire: Wire) -> NDArray[Any]:
+    """The packed array of an untrusted reply, looked at before it is decoded.
+
+    Raises:
+        FederationError: not exactly one array, or not of the type and size that were sent out.
+    """
+    arrays = content.array_records
+    if list(arrays) != [ARRAYS] or list(arrays[ARRAYS]) != [PACKED]:
+        raise FederationError("it does not hold exactly one packed adapter")
+    array = arrays[ARRAYS][PACKED]
+    kind = np.dtype(WIRE_TYPES[wire])
+    header = 4096  # more than numpy writes before the values
+    if (
+        array.stype != "numpy.ndarray"
+        or array.dtype != str(kind)
+        or tuple(array.shape) != (manifest.size,)
+        or len(array.data) > manifest.size * kind.itemsize + header
+    ):
+        raise FederationError(
+            f"its packed adapter is {_word(array.dtype)} of shape {tuple(array.shape)[:4]} in "
+            f"{len(array.data)} bytes; {kind} of shape ({manifest.size},) was asked for"
+        )
+    try:
+        packed: NDArray[Any] = array.numpy()
+    except (ValueError, TypeError, EOFError, OSError) as error:
+        raise FederationError("its packed adapter cannot be decoded") from error
+    if packed.dtype != kind or packed.shape != (manifest.size,):
+        raise FederationError("its packed adapter is not of the type and shape that it claims")
+    return packed
+
+
+def numbers(content: RecordDict, record: str) -> Mapping[str, Any]:
+    """A ``MetricRecord`` of an untrusted reply.
+
+    Raises:
+        FederationError: it is not there.
+    """
+    metrics = content.metric_records
+    if record not in metrics:
+        raise FederationError(f"it lacks the record {record!r}")
+    found: Mapping[str, Any] = metrics[record]
+    return found
+
+
+def settings(content: RecordDict) -> Mapping[str, Any]:
+    """The ``ConfigRecord`` of an untrusted reply.
+
+    Raises:
+        FederationError: it is not there.
+    """
+    configs = content.config_records
+    if CONFIG not in configs:
+        raise FederationError("it lacks the record 'config'")
+    found: Mapping[str, Any] = configs[CONFIG]
+    return found
+
+
+def _word(text: str) -> str:
+    """An untrusted name, cut to what is safe to print."""
+    return re.sub(r"[^A-Za-z0-9_]", "?", text)[:20]
