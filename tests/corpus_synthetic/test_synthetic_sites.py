@@ -164,6 +164,12 @@ def test_no_seen_name_contains_a_held_out_name():
     assert [name for name in seen if held_out_in(name)] == []
 
 
+def test_every_held_out_name_has_a_word_of_no_training_note():
+    made = make_sites(4, train=400, validation=0, test=0).values()
+    known = {word for site in made for note in site.train for word in words(note.text)}
+    assert [name for name in held_out_vocabulary() if known.issuperset(words(name))] == []
+
+
 def test_the_vocabulary_is_large():
     assert sum(len(g.seen) + len(g.held_out) for g in PROBLEMS.values()) > 350
     assert sum(len(g.seen) + len(g.held_out) for g in DRUGS.values()) > 200

@@ -68,7 +68,7 @@ _INSTRUCTIONS = (
 STYLE = Style(
     name="discharge",
     slots={
-        "disease": ("problem", ("inpatient",)),
+        "disease": ("problem", ("inpatient", "chronic")),
         "symptom": ("problem", ("symptom",)),
         "complaint": ("problem", ("local",)),
         "treatment": ("treatment", ("surgical",)),

@@ -79,13 +79,13 @@ _OTHER = (
 STYLE = Style(
     name="icu",
     slots={
-        "disease": ("problem", ("critical",)),
+        "disease": ("problem", ("critical", "inpatient")),
         "symptom": ("problem", ("symptom",)),
         "complaint": ("problem", ("local",)),
         "treatment": ("treatment", ("critical",)),
         "study": ("test", ("critical",)),
         "lab": ("test", ("critical",)),
-        "finding": ("problem", ("critical", "symptom")),
+        "finding": ("problem", ("critical", "inpatient", "symptom")),
         "iv": ("drug", ("iv",)),
         "tablet": ("drug", ("tablet",)),
     },
@@ -101,7 +101,7 @@ STYLE = Style(
         Section("\n[labs|data]: ", {"labs": 1}, 2, 3),
         Section(
             "\n[a/p|plan]:\n",
-            {"problems": 3, "labs": 2, "treatments": 3, "drugs": 2, "other": 2},
+            {"problems": 3, "labs": 2, "treatments": 3, "drugs": 3, "other": 2},
             3,
             5,
             item="[- |# ]",

@@ -80,10 +80,10 @@ PROBLEMS: dict[str, Names] = {
         type 2 diabetes, anemia, postoperative ileus, urinary retention, duodenal ulcer,
         diabetic foot infection, acute pancreatitis, aspiration pneumonia""",
         """pericarditis, cholelithiasis, choledocholithiasis, volvulus, intussusception,
-        septic arthritis, discitis, prostatitis, epididymitis, orchitis, tonsillitis,
+        myelitis, discitis, prostatitis, epididymitis, orchitis, tonsillitis,
         epiglottitis, mastoiditis, aortic dissection, heart block, pelvic fracture,
         patellar fracture, subdural hematoma, pneumonitis, esophagitis, hyperbilirubinemia,
-        rhabdomyolysis, toxic megacolon, ischemic colitis, pyloric stenosis, lung abscess,
+        rhabdomyolysis, toxic megacolon, proctitis, pyloric stenosis, pulmonary infarct,
         pseudoaneurysm, mitral regurgitation, cardiomyopathy, hematemesis, lymphangitis,
         bronchiectasis, hypoalbuminemia, bowel perforation, splenic rupture, glomerulonephritis""",
     ),
@@ -172,9 +172,9 @@ LOCATIONS = _names(
     left hip, right hip, left leg, right leg, left arm, right arm, trunk, face,
     right lower quadrant, left lower quadrant, epigastrium, right foot, left foot, left hand,
     right hand, left ankle, right ankle, upper back, scalp, right calf, left calf, sacrum, groin""",
-    """left elbow, right wrist, left thigh, right flank, jaw, left shin, left axilla, right heel,
+    """left elbow, right temple, left thigh, right flank, jaw, left shin, left axilla, right heel,
     left buttock, perineum, right forearm, sternum, left eyelid, right great toe, right elbow,
-    left wrist""",
+    left forearm""",
 )
 
 DRUGS: dict[str, Names] = {
