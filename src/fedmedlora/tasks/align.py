@@ -13,7 +13,7 @@ UNALIGNED = -1
 AMBIGUOUS = -2
 
 #: Above this product of lengths the answer's later words are left unaligned (64 MB of scores).
-MAX_CELLS = 16_000_000
+MAX_CELLS = 8_000_000
 
 _WORD = re.compile(r"[^\W\d_]+|\d+|\S")
 _NEVER = np.int32(-(2**30))
@@ -43,9 +43,9 @@ def align_words(source: Sequence[str], answer: Sequence[str]) -> list[int]:
 
     The alignment is monotone and maximises the number of aligned words plus the number of pairs
     that directly continue another (the answer's beginning continues the source's beginning: an
-    answer may stop early, but begins where its source begins). A word has a place only if no
-    other place is as good: one that the best alignments place differently is ``AMBIGUOUS``, one
-    that none of them places ``UNALIGNED``. Nothing is decided by the order of a search.
+    answer may stop early, but begins where its source begins). A word has a place only if all
+    best alignments give it that place; if only some do it is ``AMBIGUOUS``, if none does
+    ``UNALIGNED``. Nothing is decided by the order of a search.
 
     Time and memory are O(len(source) * len(answer)); beyond ``MAX_CELLS`` the answer's tail is
     left unaligned.
@@ -65,12 +65,14 @@ def align_words(source: Sequence[str], answer: Sequence[str]) -> list[int]:
 def _best_places(rows: NDArray[np.int32], columns: NDArray[np.int32]) -> NDArray[np.int32]:
     """The row of each column in all best alignments, or UNALIGNED or AMBIGUOUS."""
     n, m = len(rows), len(columns)
-    ending, total = _scores_ending_at(rows, columns)
+    ending, before = _forward_scores(rows, columns)
+    total = before[n, m]
     places = np.full(m, UNALIGNED, np.int32)
-    # What follows a pair (i, j): `pair` is the best score after (i + 1, j + 1) if that is a pair,
-    # itself counted; `free` the best of the alignments of all later words.
+    # Of the rows from i on: `pair[j]` is the best score that begins with the pair (i, j), `free[j]`
+    # the best score of the columns from j on; `without[j]` the best score that leaves out column j.
     pair = np.full(m + 1, _NEVER, np.int32)
     free = np.zeros(m + 1, np.int32)
+    without = before[n, :m].copy()
     for i in range(n - 1, -1, -1):
         after = np.maximum(pair[1:] + 1, free[1:])
         equal = columns == rows[i]
@@ -79,22 +81,25 @@ def _best_places(rows: NDArray[np.int32], columns: NDArray[np.int32]) -> NDArray
         pair = np.full(m + 1, _NEVER, np.int32)
         pair[:-1][equal] = after[equal] + 1
         free = np.maximum.accumulate(np.maximum(pair, free)[::-1])[::-1]
+        np.maximum(without, before[i, :m] + free[1:], out=without)
+    places[(places != UNALIGNED) & (without == total)] = AMBIGUOUS
     return places
 
 
-def _scores_ending_at(
+def _forward_scores(
     rows: NDArray[np.int32], columns: NDArray[np.int32]
-) -> tuple[NDArray[np.int32], int]:
-    """Score (n, m) of the best alignment that ends with each pair, and the best score of all."""
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Best score that ends with each pair, (n, m); of the first i rows and j columns, one more."""
     n, m = len(rows), len(columns)
     ending = np.empty((n, m), np.int32)
+    before = np.zeros((n + 1, m + 1), np.int32)
     pair = np.full(m + 1, _NEVER, np.int32)
     pair[0] = 0
-    free = np.zeros(m + 1, np.int32)
     for i in range(n):
-        before = np.maximum(pair[:-1] + 1, free[:-1])
-        equal = columns == rows[i]
-        ending[i] = np.where(equal, before + 1, _NEVER)
-        pair = np.concatenate((np.full(1, _NEVER, np.int32), ending[i]))
-        free = np.maximum.accumulate(np.maximum(pair, free))
-    return ending, int(free[-1])
+        ending[i] = np.where(
+            columns == rows[i], np.maximum(pair[:-1], before[i, :-1] - 1) + 2, _NEVER
+        )
+        pair[0] = _NEVER
+        pair[1:] = ending[i]
+        before[i + 1] = np.maximum.accumulate(np.maximum(pair, before[i]))
+    return ending, before

@@ -1,7 +1,7 @@
 """Text in, sentence spans out: half-open character offsets, only white space between them.
 
-A line break always ends a sentence; within a line the boundaries are sentencex's, less those after
-a clinical abbreviation or a list number (docs/decisions/0002-sentences.md).
+A line break or a wide gap always ends a sentence; within a line the boundaries are sentencex's,
+less those after a clinical abbreviation or a list number (docs/decisions/0002-sentences.md).
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from sentencex import get_sentence_boundaries
 #: The splitter is quadratic in unpaired quotes: it gets no more characters than this at a time.
 CHUNK_CHARACTERS = 5_000
 
-_LINE = re.compile(r"[^\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
+#: White space this wide parts the columns of a line: there, too, a sentence ends.
+COLUMN_GAP = 24
+
+_LINE_BREAK = re.compile(rf"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]|\s{{{COLUMN_GAP},}}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LIST_NUMBER = re.compile(r"\(?(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})[.)]")
 #: Abbreviations of notes that sentencex breaks after although a dose, a count or a lower-case word
@@ -36,15 +39,20 @@ def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
 
     Every character that is not white space lies in exactly one of them.
     """
-    for line in _LINE.finditer(text):
-        cuts = _boundaries(line.group())
-        edges = [0, *cuts, line.end() - line.start()]
-        for left, right in pairwise(edges):
-            piece = line.group()[left:right]
-            stripped = piece.strip()
-            if stripped:
-                start = line.start() + left + piece.index(stripped[0])
-                yield start, start + len(stripped)
+    start = 0
+    while start < len(text):
+        found = _LINE_BREAK.search(text, start)
+        end = found.start() if found else len(text)
+        yield from _line_spans(text[start:end], start)
+        start = found.end() if found else len(text)
+
+
+def _line_spans(line: str, offset: int) -> Iterator[tuple[int, int]]:
+    for left, right in pairwise([0, *_boundaries(line), len(line)]):
+        piece = line[left:right].strip()
+        if piece:
+            start = offset + line.index(piece[0], left)
+            yield start, start + len(piece)
 
 
 def _boundaries(line: str) -> list[int]:

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fedmedlora.tasks.sentences import sentence_spans
+from fedmedlora.tasks.sentences import COLUMN_GAP, sentence_spans
 
 #: A run of more characters than this without white space counts as several words, so that the
 #: length of a window in characters is bounded too.
-WORD_CHARACTERS = 24
+WORD_CHARACTERS = COLUMN_GAP
 
 _WORD = re.compile(rf"\S{{1,{WORD_CHARACTERS}}}")
 _CLAUSE_END = frozenset(",;:.!?)")
@@ -59,22 +59,15 @@ def cut_windows(text: str, *, words: int) -> list[Window]:
 
 
 def _pieces(text: str, words: int) -> Iterator[tuple[int, int, int]]:
-    """Sentences as (start, end, words), broken where they are longer than ``words``.
-
-    White space as wide as a word parts columns: there, too, a piece ends.
-    """
+    """Sentences as (start, end, words), broken where they are longer than ``words``."""
     for start, end in sentence_spans(text):
         units = [match.span() for match in _WORD.finditer(text, start, end)]
         first = 0
-        for stop in range(1, len(units) + 1):
-            if stop < len(units) and units[stop][0] - units[stop - 1][1] < WORD_CHARACTERS:
-                continue
-            while stop - first > words:
-                last = _break(text, units, first, words)
-                yield units[first][0], units[last - 1][1], last - first
-                first = last
-            yield units[first][0], units[stop - 1][1], stop - first
-            first = stop
+        while len(units) - first > words:
+            last = _break(text, units, first, words)
+            yield units[first][0], units[last - 1][1], last - first
+            first = last
+        yield units[first][0], units[-1][1], len(units) - first
 
 
 def _break(text: str, units: list[tuple[int, int]], first: int, words: int) -> int:
