@@ -54,7 +54,7 @@ def documents(draw):
     if text:
         offsets = st.integers(0, len(text) - 1)
         lengths = st.integers(1, 25)
-        types = st.sampled_from(SCHEME.types)
+        types = st.sampled_from(["problem", "drug", "test", "severity", "dosage", "negation"])
         spans = draw(st.lists(st.tuples(types, offsets, lengths), max_size=10))
         entities = [
             Entity(f"T{number}", name, start, min(start + length, len(text)))
