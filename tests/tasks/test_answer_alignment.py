@@ -1,6 +1,9 @@
 import time
+from itertools import product
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fedmedlora.tasks.align import AMBIGUOUS, MAX_CELLS, UNALIGNED, align_words, read_words
 
@@ -49,8 +52,42 @@ def test_a_repeated_copy_is_unaligned():
     assert align("he has pain", "he has pain he has pain") == [0, 1, 2, *[UNALIGNED] * 3]
 
 
-def test_words_out_of_order_have_no_place():
-    assert align("pain and fever", "fever and pain") == [AMBIGUOUS] * 3
+def test_of_words_out_of_order_only_the_first_has_a_place():
+    assert align("pain and fever", "fever and pain") == [2, UNALIGNED, UNALIGNED]
+
+
+def test_of_two_faulty_copies_the_first_counts_where_it_is_right():
+    answer = align("he has chest pain now", "he had chest pain now he has breast pain now")
+    assert answer == [0, UNALIGNED, 2, 3, 4, *[UNALIGNED] * 5]
+
+
+def brute_force(source, answer):
+    """All best alignments, found by trying all: for each word of the answer its only place."""
+    best, score = [], (-1, 0)
+    for chosen in product([None, *range(len(source))], repeat=len(answer)):
+        pairs = [(i, j) for j, i in enumerate(chosen) if i is not None]
+        rows = [i for i, _ in pairs]
+        if any(source[i] != answer[j] for i, j in pairs) or rows != sorted(set(rows)):
+            continue
+        runs = sum((i - 1, j - 1) in [(-1, -1), *pairs] for i, j in pairs)
+        mine = (len(pairs) + runs, -sum(j for _, j in pairs))
+        best = [chosen] if mine > score else best + [chosen] * (mine == score)
+        score = max(mine, score)
+    places = []
+    for options in zip(*best, strict=True):
+        if len(set(options)) > 1:
+            places.append(AMBIGUOUS)
+        else:
+            places.append(UNALIGNED if options[0] is None else options[0])
+    return places
+
+
+@given(
+    st.lists(st.sampled_from("abc"), min_size=1, max_size=5),
+    st.lists(st.sampled_from("abcx"), min_size=1, max_size=5),
+)
+def test_alignment_is_that_of_trying_all_alignments(source, answer):
+    assert align_words(source, answer) == brute_force(source, answer)
 
 
 @pytest.mark.parametrize(("source", "answer"), [("", "a b"), ("a b", ""), ("a", "b c")])
