@@ -37,7 +37,8 @@ class FederationPlan:
         base_model: name or path of the backbone, written into saved adapters.
         processes: worker processes for the sites; 1 calls them in this process, one after
             another.
-        timeout_s: seconds to wait for the replies of one phase; ``None`` waits for ever.
+        timeout_s: seconds to wait for the replies of one phase; ``None`` waits for ever. Sites in
+            this process or its children are always waited for.
         connect_s: seconds to wait for all sites before round 1.
 
     Raises:

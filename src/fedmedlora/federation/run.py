@@ -6,10 +6,15 @@ folder of checkpoints to resume from. Nothing above this module can tell the eng
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 from typing import Literal
 
 from fedmedlora.aggregation.methods import METHODS
@@ -75,6 +80,8 @@ def run_federation(
     if METHODS[plan.method].scored and plan.validation == "server" and server_losses is None:
         raise ConfigError("federation: validation at the server needs server_losses")
     check_adapter(initial.tensors, initial.manifest)
+    if engine == "in-process":  # nobody can be late: the sites are called
+        plan = replace(plan, timeout_s=None)
     progress = (checkpoints.resume if resume else checkpoints.begin)(folder, plan, initial)
     if progress.broken and on_event is not None:
         on_event("set-aside", rounds=progress.broken)
@@ -88,7 +95,7 @@ def run_federation(
     )
     left = plan.rounds - len(progress.records)
     if left > 0:
-        desk = Desk(plan.sites, workers, logs=folder / "site-logs")
+        desk = Desk(plan.sites, workers, logs=folder.resolve() / "site-logs")
         stop = threading.Event()
         ENGINES[engine](plan, desk, _server_app(strategy, left, stop, on_event), stop)
     if len(strategy.records) != plan.rounds:
@@ -145,21 +152,60 @@ def _run_simulation(
     from flwr.simulation import run_simulation
 
     backend = {
-        "init_args": {"num_cpus": plan.processes, "include_dashboard": False},
+        "init_args": {
+            "num_cpus": plan.processes,
+            "include_dashboard": False,
+            "log_to_driver": False,
+        },
         "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
     }
-    level = LOGGER.level
+    level, path = LOGGER.level, os.environ.get("PYTHONPATH")
     LOGGER.setLevel("CRITICAL")  # it warns that it is deprecated, and logs errors raised anyway
     try:
-        run_simulation(
-            server_app=server,
-            client_app=client_app(desk),
-            num_supernodes=len(plan.sites),
-            backend_config=backend,
-        )
+        with _finish_on_ctrl_c(stop):
+            run_simulation(
+                server_app=server,
+                client_app=client_app(desk),
+                num_supernodes=len(plan.sites),
+                backend_config=backend,
+            )
     finally:
-        stop.set()
+        stop.set()  # the server's thread may still wait for replies
         LOGGER.setLevel(level)
+        if path is None:  # Flower puts the whole of sys.path there, for Ray's processes
+            os.environ.pop("PYTHONPATH", None)
+        else:
+            os.environ["PYTHONPATH"] = path
+
+
+@contextmanager
+def _finish_on_ctrl_c(stop: threading.Event) -> Iterator[None]:
+    """Let the first Ctrl-C end the run once the sites' present messages are answered.
+
+    Flower's simulation, interrupted at once, kills Ray under threads that then wait for ever. A
+    second Ctrl-C interrupts at once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    interrupted = threading.Event()
+
+    def first(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, before)
+        interrupted.set()
+        stop.set()
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    except Exception:
+        if not interrupted.is_set():
+            raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if interrupted.is_set():
+        raise KeyboardInterrupt
 
 
 ENGINES: dict[str, Callable[[FederationPlan, Desk, ServerApp, threading.Event], None]] = {

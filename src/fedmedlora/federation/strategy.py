@@ -101,6 +101,7 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         self._on_round = on_round
         self._on_event = on_event
         self._roster: dict[int, str] = {}
+        self._begun = False
         self._grid: CountedGrid
         self._round: Round
 
@@ -108,6 +109,7 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         """Take the grid, wait until the sites are there, and give the first broadcast."""
         self._grid = grid
         self._meet(wait_s=self.plan.connect_s)
+        self._begun = True
         return wire.adapter_arrays(pack(self.adapter, self.plan.wire))
 
     def site(self, node: int) -> str:
@@ -327,8 +329,11 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         site = reply.content.config_records.get(wire.CONFIG, {}).get("site")
         if site not in self.plan.sites:
             return
-        if site in {name for other, name in self._roster.items() if other in here}:
-            raise FederationError(f"two nodes say that they are site {site!r}")
+        if site in {name for other, name in self._roster.items() if other in here - {node}}:
+            if not self._begun:
+                raise FederationError(f"two nodes say that they are site {site!r}")
+            self._tell("name-taken", site=site)  # who came first keeps it: the run goes on
+            return
         self._roster[node] = site
 
     def _messages(self, kind: str, content: RecordDict, nodes: Mapping[int, str]) -> list[Message]:
