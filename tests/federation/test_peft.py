@@ -18,6 +18,7 @@ def base():
         LlamaConfig(
             vocab_size=16, hidden_size=16, intermediate_size=24, num_hidden_layers=1,
             num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=16,
+            initializer_range=0.2,
         )
     )  # fmt: skip
 
