@@ -1,0 +1,1 @@
+"""Aggregation: adapters and weights in, an adapter out; pure arithmetic on arrays."""

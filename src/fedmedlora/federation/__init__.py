@@ -1,0 +1,1 @@
+"""The federation: Flower's apps, one strategy, screening, checkpoints; ``run.run_federation``."""
