@@ -1,0 +1,95 @@
+"""Examples in, rows of token ids out; what the length limit cuts is counted, none vanishes.
+
+An answer is tokenised piece by piece, tags apart from the text between them, so that the text
+gives the same tokens wherever tags stand; decoding copies it in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedmedlora.tasks.example import Example
+from fedmedlora.tasks.markup import split_answer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One example as token ids.
+
+    Attributes:
+        example: the example's id.
+        ids: prompt, answer, end-of-sequence.
+        answer: index of the answer's first token; the loss is on ``ids[answer:]`` alone.
+    """
+
+    example: str
+    ids: tuple[int, ...]
+    answer: int
+
+    @property
+    def targets(self) -> int:
+        """Number of tokens under the loss."""
+        return len(self.ids) - self.answer
+
+
+@dataclass(frozen=True, slots=True)
+class EncodingReport:
+    """What encoding did to the examples.
+
+    Attributes:
+        rows: examples that can be trained on.
+        tokens: tokens of these rows.
+        cut: ids of examples whose answer lost its end to the limit; they are trained on.
+        dropped: ids of examples whose prompt alone fills the limit; they are not.
+    """
+
+    rows: int
+    tokens: int
+    cut: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
+def prompt_ids(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Token ids of the prompts, with the special tokens that the tokenizer puts in front."""
+    if not examples:
+        return []
+    ids: list[list[int]] = tokenizer([example.prompt for example in examples])["input_ids"]
+    eos = tokenizer.eos_token_id
+    # Some tokenizers end every text with end-of-sequence; a prompt does not end there.
+    return [row[:-1] if row and row[-1] == eos else row for row in ids]
+
+
+def encode_examples(
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
+) -> tuple[list[Row], EncodingReport]:
+    """Rows for training: prompt, answer and end-of-sequence, at most ``max_tokens`` long.
+
+    Args:
+        examples: with their gold answers.
+        tokenizer: the backbone's.
+        max_tokens: limit of a row, in tokens; the answer's end is cut first.
+    """
+    prompts = prompt_ids(examples, tokenizer)
+    pieces = [split_answer(example.answer) for example in examples]
+    flat = sorted({piece for row in pieces for piece in row})
+    encoded = tokenizer(flat, add_special_tokens=False)["input_ids"] if flat else []
+    ids_of = dict(zip(flat, encoded, strict=True))
+    rows: list[Row] = []
+    cut: list[str] = []
+    dropped: list[str] = []
+    for example, prompt, answer in zip(examples, prompts, pieces, strict=True):
+        ids = [*prompt, *(i for piece in answer for i in ids_of[piece]), tokenizer.eos_token_id]
+        if len(prompt) >= max_tokens:
+            dropped.append(example.id)
+            continue
+        if len(ids) > max_tokens:
+            cut.append(example.id)
+            ids = ids[:max_tokens]
+        rows.append(Row(example.id, tuple(ids), len(prompt)))
+    tokens = sum(len(row.ids) for row in rows)
+    return rows, EncodingReport(len(rows), tokens, tuple(cut), tuple(dropped))
