@@ -1,0 +1,348 @@
+"""The commands: parse, call one function, print.
+
+Only what parsing needs is imported here, so that ``--help`` answers at once; each command imports
+its own. Results go to stdout, everything else (progress, remarks, errors) to stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar, get_args
+
+import click
+import typer
+
+from fedmedlora import __version__
+from fedmedlora.errors import ConfigError, DataError
+from fedmedlora.failures import INTERRUPTED, describe_failure, wants_traceback
+
+if TYPE_CHECKING:
+    from fedmedlora.corpus.account import Table as CountTable
+    from fedmedlora.evaluation.tables import Table
+
+_Choice = TypeVar("_Choice", bound=str)
+
+app = typer.Typer(
+    name="fedmedlora",
+    help="Federated LoRA fine-tuning for clinical information extraction: adapters travel, "
+    "notes stay.",
+    add_completion=False,
+    # Plain help: the formatted one alone would take half of the time that --help may take.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.", show_default=False)]
+
+
+def main() -> None:
+    """The program: runs the command line and ends with its exit code."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run one command; returns 0, or 1 for a failed run, 2 for bad input, 130 for Ctrl-C.
+
+    An error is one line on stderr. ``FEDMEDLORA_DEBUG=1`` lets it through with its traceback.
+    """
+    try:
+        # A list: typer takes the arguments of the process if it gets none.
+        code = app(
+            args=list(arguments) or ["--help"], prog_name="fedmedlora", standalone_mode=False
+        )
+        sys.stdout.flush()
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        more = f" (see {context.command_path} --help)" if context else ""
+        return _fail(f"{error.format_message()}{more}", code=error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        typer.echo("interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has enough of it. Python flushes once more at exit, and would
+        # complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if wants_traceback():
+            raise
+        message, number = describe_failure(error)
+        return _fail(message, code=number)
+    return code if isinstance(code, int) else 0
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="File or folder to read.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="File or new folder to write.")],
+    from_format: Annotated[
+        str, typer.Option("--from", help="jsonl, brat, iob or paper-json.", show_default=False)
+    ],
+    to_format: Annotated[str, typer.Option("--to", help="jsonl or brat.")] = "jsonl",
+    mapping: Annotated[
+        str | None,
+        typer.Option(help="A shipped mapping (maccrobat) or a YAML file. Without: types are kept."),
+    ] = None,
+    discontinuous: Annotated[
+        str | None,
+        typer.Option(help="Spans in pieces: skip, cover, first or last. Default: the mapping's."),
+    ] = None,
+) -> None:
+    """Convert annotated text and account for all of it."""
+    from fedmedlora.corpus.account import as_rows
+    from fedmedlora.corpus.convert import convert as convert_files
+    from fedmedlora.corpus.mapping import Discontinuous
+
+    report = convert_files(
+        source,
+        out,
+        from_format=from_format,
+        to_format=to_format,
+        mapping=mapping,
+        discontinuous=None
+        if discontinuous is None
+        else _one_of(discontinuous, get_args(Discontinuous), option="--discontinuous"),
+    )
+    _print_counts(as_rows(report))
+    typer.echo(f"\nwritten: {out}")
+
+
+@app.command()
+def inspect(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="File or folder, any format.")],
+    mapping: Annotated[
+        str | None, typer.Option(help="Read through a mapping, as convert does.")
+    ] = None,
+) -> None:
+    """Count types, coverage and problems of annotated text."""
+    from fedmedlora.corpus.inspect import as_rows, inspect_documents
+    from fedmedlora.corpus.mapping import load_mapping
+    from fedmedlora.corpus.read import read_documents
+    from fedmedlora.schema import DEFAULT_SCHEME
+
+    rules = None if mapping is None else load_mapping(mapping, scheme=DEFAULT_SCHEME)
+    documents = read_documents(data, mapping=rules)
+    _print_counts(as_rows(inspect_documents(documents, DEFAULT_SCHEME)))
+
+
+@app.command()
+def score(
+    gold: Annotated[Path, typer.Option(help="Annotated documents, neutral JSONL.")],
+    pred: Annotated[Path, typer.Option(help="Predicted documents, neutral JSONL.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print records as in scores.json.")] = (
+        False
+    ),
+    covers: Annotated[
+        str | None, typer.Option(metavar="TYPE,TYPE", help="Score these types alone.")
+    ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK,TASK", help="entities, modifiers, relations. Default: all three."
+        ),
+    ] = None,
+) -> None:
+    """Score predictions: precision, recall, F1, intervals."""
+    import json
+
+    from fedmedlora.evaluation.score_files import score_files
+    from fedmedlora.evaluation.tally import TASKS
+
+    types = None if covers is None else frozenset(_names(covers, option="--covers"))
+    scores = score_files(
+        gold,
+        pred,
+        covers=types,
+        tasks=TASKS
+        if tasks is None
+        else [_one_of(name, TASKS, option="--tasks") for name in _names(tasks, option="--tasks")],
+    )
+    known = {record.type for record in scores.records}
+    _refuse_unknown_types(types or frozenset(), known)
+    if as_json:
+        typer.echo(json.dumps(scores.as_dicts(), indent=1))
+    else:
+        _print_tables([scores.table()])
+    for remark in scores.remarks():
+        typer.echo(remark, err=True)
+
+
+@app.command()
+def run(
+    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")],
+    out: Annotated[
+        Path, typer.Option(metavar="RUN", help="Run folder; one that exists is resumed.")
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a setting of the study, such as federation.rounds=5. Repeatable.",
+        ),
+    ] = None,
+) -> None:
+    """Run a study into a run folder and print its tables.
+
+    The same command on the same folder goes on with a run that was interrupted."""
+    from fedmedlora.config import load_study
+
+    plan = load_study(study, settings or ())
+    try:
+        from fedmedlora.progress import show_progress
+        from fedmedlora.study import run_study, study_tables
+
+        with show_progress() as on_event:
+            run_study(plan, out, on_event=on_event)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; {out} can be resumed by the same command", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    _print_tables(study_tables(out))
+    typer.echo(f"\nrun folder: {out}")
+
+
+@app.command()
+def table(out: Run) -> None:
+    """Print the tables of a finished run again."""
+    from fedmedlora.study import study_tables
+
+    _print_tables(study_tables(out))
+
+
+@app.command()
+def rescore(out: Run) -> None:
+    """Score a run again from its saved answers, without a model."""
+    from fedmedlora.study import rescore as rescore_run
+    from fedmedlora.study import study_tables
+
+    rescore_run(out)
+    _print_tables(study_tables(out))
+
+
+@app.command()
+def extract(
+    notes: Annotated[list[Path], typer.Argument(metavar="NOTE.txt...", help="UTF-8 text files.")],
+    adapter: Annotated[Path, typer.Option(metavar="DIR", help="Folder of a trained adapter.")],
+    to_format: Annotated[str, typer.Option("--format", help="jsonl or brat.")] = "jsonl",
+    out: Annotated[
+        Path | None, typer.Option(help="File (jsonl) or new folder (brat). Default: stdout.")
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Where the backbone is here; must be the same model."),
+    ] = None,
+    tasks: Annotated[
+        str | None, typer.Option(metavar="TASK,TASK", help="entities, modifiers. Default: trained.")
+    ] = None,
+) -> None:
+    """Mark up new notes with a trained adapter."""
+    import json
+
+    from fedmedlora.corpus.convert import WRITERS
+    from fedmedlora.corpus.jsonl import as_record
+    from fedmedlora.progress import show_progress
+
+    _one_of(to_format, tuple(WRITERS), option="--format")
+    if out is None and to_format != "jsonl":
+        raise ConfigError(f"--format {to_format} writes a folder: give it with --out")
+    from fedmedlora.extract import extract as extract_notes
+
+    with show_progress() as on_event:
+        documents = extract_notes(
+            adapter,
+            notes,
+            tasks=None if tasks is None else _names(tasks, option="--tasks"),
+            backbone=backbone,
+            on_event=on_event,
+        )
+    if out is None:
+        for document in documents:
+            # Bytes: the format is UTF-8 whatever the terminal's encoding.
+            typer.echo(json.dumps(as_record(document), ensure_ascii=False).encode())
+    else:
+        WRITERS[to_format](documents, out)
+    spans = sum(len(document.entities) for document in documents)
+    relations = sum(len(document.relations) for document in documents)
+    typer.echo(f"{len(documents)} notes, {spans} spans, {relations} relations", err=True)
+
+
+@app.command()
+def synthetic(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New or empty folder.")],
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal notes.")] = 7,
+    train: Annotated[int, typer.Option(min=0, help="Training notes a site.")] = 100,
+    validation: Annotated[int, typer.Option(min=0, help="Validation notes a site.")] = 20,
+    test: Annotated[int, typer.Option(min=0, help="Test notes a site.")] = 60,
+) -> None:
+    """Write the synthetic sites' notes as JSONL.
+
+    One folder for each site, with train.jsonl, validation.jsonl and test.jsonl."""
+    from fedmedlora.corpus.jsonl import write_jsonl
+    from fedmedlora.corpus.synthetic import make_sites
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError("is there already and is no empty folder; choose another", path=out)
+    sites = make_sites(seed, train=train, validation=validation, test=test)
+    for name, site in sites.items():
+        (out / name).mkdir(parents=True, exist_ok=True)
+        for split in ("train", "validation", "test"):
+            if documents := getattr(site, split):
+                write_jsonl(documents, out / name / f"{split}.jsonl")
+        typer.echo(f"written: {out / name}")
+
+
+def _fail(message: str, *, code: int) -> int:
+    typer.echo(f"error: {message}", err=True)
+    return code
+
+
+def _names(value: str, *, option: str) -> list[str]:
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    if not names:
+        raise ConfigError(f"{option} {value!r} names nothing; give names parted by commas")
+    return names
+
+
+def _one_of(value: str, known: Sequence[_Choice], *, option: str) -> _Choice:
+    for choice in known:
+        if choice == value:
+            return choice
+    raise ConfigError(f"{option} {value!r} is not one of {', '.join(known)}")
+
+
+def _refuse_unknown_types(asked: Iterable[str], scored: Iterable[str]) -> None:
+    from fedmedlora.schema import DEFAULT_SCHEME
+
+    unknown = sorted(set(asked) - set(DEFAULT_SCHEME.types) - set(scored))
+    if unknown:
+        raise ConfigError(
+            f"--covers names types that neither the scheme nor the files have: {', '.join(unknown)}"
+        )
+
+
+def _print_tables(tables: Iterable[Table]) -> None:
+    from fedmedlora.evaluation.tables import render_text
+
+    typer.echo("\n\n".join(render_text(table) for table in tables))
+
+
+def _print_counts(tables: Iterable[CountTable]) -> None:
+    for number, (heading, rows) in enumerate(tables):
+        typer.echo(f"\n{heading}" if number else heading)
+        widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            typer.echo(f"  {'  '.join(cells)}".rstrip())

@@ -1,0 +1,252 @@
+"""New notes and a saved adapter in; documents with predicted entities, modifiers and relations out.
+
+An adapter's folder has, beside the adapter, ``task.json``: the backbone and everything that shapes
+a prompt. A model must be asked as it was trained, so nothing of it can be chosen here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedmedlora.corpus.files import read_text
+from fedmedlora.errors import AdapterError, ConfigError, DataError, SchemaError
+from fedmedlora.schema import Document, Scheme
+from fedmedlora.tasks.build import build_examples
+from fedmedlora.tasks.reading import predict_documents
+from fedmedlora.tasks.settings import TASKS, TaskSettings
+
+if TYPE_CHECKING:
+    from fedmedlora.model.backbone import Precision
+    from fedmedlora.model.decoding import DecodingSettings
+
+TASK_FILE = "task.json"
+_PRECISIONS = ("fp32", "bf16", "nf4")
+
+OnEvent = Callable[[str, dict[str, object]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterTask:
+    """What an adapter was trained to do: the content of ``task.json``.
+
+    Attributes:
+        backbone: ``"embedded"``, a folder, or a name on the hub.
+        precision: how the backbone's weights were held.
+        scheme: types, definitions, pairs.
+        settings: tasks, windows and prompts.
+        covers: the types that it was trained to mark.
+        decoding: task -> how its answers are decoded.
+    """
+
+    backbone: str
+    precision: Precision
+    scheme: Scheme
+    settings: TaskSettings
+    covers: frozenset[str]
+    decoding: Mapping[str, DecodingSettings]
+
+
+def extract(
+    adapter_folder: Path,
+    notes: Sequence[Path],
+    *,
+    tasks: Sequence[str] | None = None,
+    backbone: str | None = None,
+    on_event: OnEvent | None = None,
+) -> list[Document]:
+    """Mark up notes with a trained adapter: entities, then the modifiers of those found.
+
+    Args:
+        adapter_folder: the adapter with its ``task.json``.
+        notes: UTF-8 text files, see ``read_notes``.
+        tasks: some of those that the adapter was trained on; ``None``: all of them. Modifiers
+            need entities.
+        backbone: where the backbone is on this machine; it must be the one that the adapter was
+            trained on. ``None``: where ``task.json`` says.
+        on_event: told ("decoding", {method: "extract", cohort: the task, done, total}).
+
+    Returns:
+        One document for each note, in order; ``covers`` says which types were looked for.
+
+    Raises:
+        AdapterError: the folder is no adapter of ours, or it was made for another backbone.
+        BackboneError: the backbone cannot be loaded.
+        DataError: a note cannot be read.
+        ConfigError: ``tasks`` cannot be done.
+    """
+    task = read_task(adapter_folder)
+    wanted = _choose_tasks(task, tasks)
+    documents = read_notes(notes)
+    model, tokenizer = _load(adapter_folder, task, backbone=backbone or task.backbone)
+    from fedmedlora.model.decoding import EnforcedDecoder
+
+    for name in wanted:
+        settings = replace(task.settings, tasks=(name,))
+        examples, _ = build_examples(
+            documents, covers=task.covers, scheme=task.scheme, settings=settings
+        )
+        total = len(examples)
+
+        def tell(done: int, name: str = name, total: int = total) -> None:
+            if on_event is not None:
+                facts = {"method": "extract", "cohort": name, "done": done, "total": total}
+                on_event("decoding", facts)
+
+        decoder = EnforcedDecoder(model, tokenizer, task.decoding[name])
+        answers = decoder.decode(examples, on_done=tell)
+        reading = predict_documents(
+            documents, zip(examples, answers, strict=True), scheme=task.scheme, tasks=(name,)
+        )
+        documents = list(reading[name].documents)
+    looked_for = _looked_for(task, wanted)
+    return [replace(document, covers=looked_for) for document in documents]
+
+
+def read_notes(paths: Sequence[Path]) -> list[Document]:
+    """Text files as documents without annotation; line ends and tabs stay as they are.
+
+    A document's id is its file's name without the ending; where two names are equal, those have
+    their paths as given instead.
+
+    Raises:
+        DataError: a file is missing, a folder, not UTF-8, holds a NUL, has no text, or is named
+            twice.
+    """
+    names = Counter(path.stem for path in paths)
+    documents: dict[str, Document] = {}
+    for path in paths:
+        name = path.stem if names[path.stem] == 1 else str(path)
+        if path.is_dir():
+            raise DataError("is a folder; name its files", path=path)
+        text = read_text(path)
+        if not text.strip():
+            raise DataError("the note is empty: there is no text in it", path=path)
+        if name in documents:
+            raise DataError("the note is named twice; name it once", path=path)
+        documents[name] = Document(name, text)
+    return list(documents.values())
+
+
+def read_task(adapter_folder: Path) -> AdapterTask:
+    """Read the ``task.json`` of an adapter's folder.
+
+    Raises:
+        AdapterError: it is missing, not JSON, or lacks something; the message names the key.
+    """
+    path = adapter_folder / TASK_FILE
+    if not adapter_folder.is_dir():
+        raise AdapterError(f"{adapter_folder}: there is no such folder; an adapter is a folder")
+    if not path.is_file():
+        raise AdapterError(
+            f"{adapter_folder}: no {TASK_FILE} in it, so this is no adapter that a run saved; "
+            "those are in RUN/adapters"
+        )
+    try:
+        task = _task(json.loads(read_text(path)))
+    except KeyError as error:
+        raise AdapterError(f"{path}: the key {error} is missing") from error
+    except (ValueError, TypeError, AttributeError, ConfigError, DataError, SchemaError) as error:
+        raise AdapterError(f"{path}: not what a run writes there: {error}") from error
+    unknown = sorted(task.covers.difference(task.scheme.types))
+    if unknown:
+        raise AdapterError(f"{path}: 'covers' has types outside the scheme: {', '.join(unknown)}")
+    if task.precision not in _PRECISIONS:
+        raise AdapterError(
+            f"{path}: 'precision' is {task.precision!r}, not one of {', '.join(_PRECISIONS)}"
+        )
+    return task
+
+
+def _task(content: Mapping[str, Any]) -> AdapterTask:
+    from fedmedlora.model.decoding import DecodingSettings
+
+    scheme, asked, decoding = content["scheme"], dict(content["task"]), dict(content["decoding"])
+    settings = TaskSettings(**{**asked, "tasks": tuple(asked["tasks"])})
+    bias = decoding.pop("open_bias")
+    # One number for all tasks, or one for each: a run chooses them by task.
+    biases: Mapping[str, Any] = (
+        bias if isinstance(bias, dict) else dict.fromkeys(settings.tasks, bias)
+    )
+    return AdapterTask(
+        backbone=str(content["backbone"]),
+        precision=content["precision"],
+        scheme=Scheme(
+            dict(scheme["mains"]),
+            dict(scheme["modifiers"]),
+            {main: tuple(types) for main, types in scheme["pairs"].items()},
+        ),
+        settings=settings,
+        covers=frozenset(content["covers"]),
+        decoding={
+            name: DecodingSettings(**decoding, open_bias=float(biases[name]))
+            for name in settings.tasks
+        },
+    )
+
+
+def _choose_tasks(task: AdapterTask, asked: Sequence[str] | None) -> list[str]:
+    """The tasks to do, entities first."""
+    trained = task.settings.tasks
+    unknown = [name for name in asked or () if name not in trained]
+    if unknown:
+        raise ConfigError(
+            f"tasks: the adapter was not trained for {', '.join(unknown)}, only for "
+            f"{', '.join(trained)}"
+        )
+    wanted = [name for name in TASKS if name in (trained if asked is None else asked)]
+    if "entities" not in wanted:
+        raise ConfigError(
+            "tasks: modifiers are asked for entities that were found: the adapter must be trained "
+            "for both tasks, and both be done"
+        )
+    return wanted
+
+
+def _load(folder: Path, task: AdapterTask, *, backbone: str) -> tuple[Any, Any]:
+    """The adapted model in evaluation mode, and its tokenizer."""
+    from fedmedlora.model.adapter import (
+        check_same_lineage,
+        load_adapter,
+        new_adapter_model,
+        read_adapter,
+    )
+    from fedmedlora.model.backbone import load_backbone
+
+    adapter = read_adapter(folder)
+    manifest = adapter.manifest
+    base = load_backbone(backbone, precision=task.precision)
+    here = replace(
+        manifest,
+        backbone=base.fingerprint,
+        tokenizer=base.tokenizer_fingerprint,
+        scheme=task.scheme.fingerprint,
+    )
+    try:
+        check_same_lineage(manifest, here)
+    except AdapterError as error:
+        raise AdapterError(
+            f"{folder}: with the backbone {backbone!r} and this {TASK_FILE}, {error}"
+        ) from error
+    model: Any = new_adapter_model(
+        base.model,
+        rank=manifest.rank,
+        alpha=manifest.alpha,
+        dropout=manifest.dropout,
+        targets=manifest.targets,
+        seed=0,
+    )
+    load_adapter(model, adapter)
+    if base.precision == "fp32":
+        # One product a layer instead of three. In bf16 merging would round, in NF4 requantise.
+        model = model.merge_and_unload()
+    return model.eval(), base.tokenizer
+
+
+def _looked_for(task: AdapterTask, tasks: Sequence[str]) -> frozenset[str]:
+    groups = {"entities": task.scheme.mains, "modifiers": task.scheme.modifiers}
+    return task.covers.intersection(*[{t for name in tasks for t in groups[name]}])
