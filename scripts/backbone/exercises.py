@@ -1,0 +1,262 @@
+"""Labelled segments and shorthand in, pretraining exercises out: "mark up X" over real sentences.
+
+An exercise is a request (some words for what to mark), a text, and the text again with tags. The
+words of the requests are everyday ones or words of the text; the type names, definitions and
+prompts of the product's annotation scheme never occur (``FORBIDDEN_WORDS``).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .shorthand import make_shorthand
+from .weak_labels import CLASS_WORDS, Clusters, Span
+
+#: Type names of the product's default scheme: no request may use them.
+FORBIDDEN_WORDS = frozenset(
+    "problem treatment test drug bodyloc condition course dosage duration form frequency labvalue "
+    "negation reference_range reference range route severity strength subject temporal uncertain "
+    "problems treatments tests drugs".split()
+)
+_HEADS = ("disorder", "medicine", "exam", "operation")
+_OWNED = ("number", "quantity", "time", "bracket")
+_RARE_FIRST = ("medicine", "exam", "operation", "T191", "T184", "T037", "T019", "time", "phenotype")
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A tagged span of words: [start, end), the word in the tag, and the head's number if any."""
+
+    start: int
+    end: int
+    word: str
+    head: int | None = None
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One pretraining exercise, all in words; ``shown`` are tags in the given text."""
+
+    request: tuple[str, ...]
+    words: tuple[str, ...]
+    shown: tuple[Tag, ...]
+    marked: tuple[Tag, ...]
+
+
+def _flat(spans: Sequence[Span], rng: random.Random) -> list[Span]:
+    """Drop overlaps, longer spans first."""
+    chosen: list[Span] = []
+    taken: set[int] = set()
+    for span in sorted(spans, key=lambda s: (s[0] - s[1], rng.random())):
+        if taken.isdisjoint(range(span[0], span[1])):
+            chosen.append(span)
+            taken.update(range(span[0], span[1]))
+    return sorted(chosen)
+
+
+class ExerciseMaker:
+    """Draws exercises from labelled segments, rarer classes more often than they occur.
+
+    Args:
+        segments: segments as words.
+        labels: the weak labels of each segment.
+        clusters: word clusters for "words like this one".
+        rng: all randomness.
+    """
+
+    def __init__(
+        self,
+        segments: Sequence[Sequence[str]],
+        labels: Sequence[Sequence[Span]],
+        clusters: Clusters,
+        rng: random.Random,
+    ) -> None:
+        self._segments, self._labels, self._clusters, self._rng = segments, labels, clusters, rng
+        self._with: dict[str, list[int]] = defaultdict(list)
+        for index, spans in enumerate(labels):
+            for name in {c for _, _, c in spans}:
+                self._with[name].append(index)
+        self._members = [
+            [w for w in words if w not in FORBIDDEN_WORDS and len(w) > 2]
+            for words in clusters.members
+        ]
+
+    def draw(self, *, longest: int, easy: float) -> Exercise:
+        """One exercise of at most ``longest`` words; with probability ``easy`` only copying."""
+        kind = self._rng.random()
+        if kind < easy:
+            return self._literal(longest)
+        kind = self._rng.random()
+        if kind < 0.46:
+            return self._classes(longest)
+        if kind < 0.70:
+            return self._similar(longest)
+        if kind < 0.78:
+            return self._literal(longest)
+        if kind < 0.92:
+            return self._owned(longest)
+        return self._shorthand()
+
+    def _segment(self, among: Sequence[int] | None, longest: int) -> int:
+        for _ in range(50):
+            index = (
+                self._rng.choice(among) if among else self._rng.randrange(len(self._segments))
+            )
+            if len(self._segments[index]) <= longest:
+                return index
+        return min(
+            (self._rng.randrange(len(self._segments)) for _ in range(50)),
+            key=lambda i: len(self._segments[i]),
+        )
+
+    def _ask(self, name: str) -> str:
+        return self._rng.choice(CLASS_WORDS[name])
+
+    def _classes(self, longest: int) -> Exercise:
+        rng = self._rng
+        among = self._with[rng.choice(_RARE_FIRST)] if rng.random() < 0.6 else None
+        index = self._segment(among, longest)
+        words, spans = self._segments[index], self._labels[index]
+        present = sorted({c for _, _, c in spans if c != "chunk"})
+        wanted = rng.sample(present, min(len(present), rng.randint(1, 4)))
+        others = [c for c in CLASS_WORDS if c not in ("literal", "cluster", "chunk")]
+        for name in rng.sample(others, rng.randint(0, 3)):
+            if name not in present and name not in wanted:
+                wanted.append(name)
+        if not wanted or rng.random() < 0.06:
+            wanted = ["chunk"]
+        rng.shuffle(wanted)
+        asked = {name: self._ask(name) for name in wanted}
+        kept = _flat([s for s in spans if s[2] in asked], rng)
+        return Exercise(
+            tuple(asked.values()), tuple(words), (), tuple(Tag(a, b, asked[c]) for a, b, c in kept)
+        )
+
+    def _similar(self, longest: int) -> Exercise:
+        rng = self._rng
+        index = self._segment(None, longest)
+        words, spans = self._segments[index], self._labels[index]
+        here = sorted({self._clusters.of_word[w] for w in words if w in self._clusters.of_word})
+        here = [c for c in here if self._members[c]]
+        wanted = rng.sample(here, min(len(here), rng.randint(1, 3)))
+        for _ in range(rng.randint(0, 2)):
+            other = rng.randrange(len(self._members))
+            if self._members[other] and other not in wanted and other not in here:
+                wanted.append(other)
+        rng.shuffle(wanted)
+        asked = {c: rng.choice(self._members[c][:40]) for c in wanted}
+        phrases = rng.random() < 0.5
+        found: list[Span] = []
+        if phrases:
+            for a, b, name in spans:
+                cluster = self._clusters.of_word.get(words[b - 1])
+                if name == "chunk" and cluster in asked:
+                    found.append((a, b, asked[cluster]))
+        else:
+            for at, word in enumerate(words):
+                cluster = self._clusters.of_word.get(word)
+                if cluster in asked:
+                    found.append((at, at + 1, asked[cluster]))
+        lead = (rng.choice(CLASS_WORDS["cluster"]), *(("phrase",) if phrases else ()))
+        tags = tuple(Tag(a, b, c) for a, b, c in _flat(found, rng))
+        return Exercise((*lead, ":", *asked.values()), tuple(words), (), tags)
+
+    def _literal(self, longest: int) -> Exercise:
+        rng = self._rng
+        if rng.random() < 0.25:
+            line = make_shorthand(rng)
+            words: Sequence[str] = line.words
+            targets = list(line.names)
+        else:
+            index = self._segment(None, longest)
+            words = self._segments[index]
+            targets = [(a, b) for a, b, c in self._labels[index] if c == "chunk" and b - a <= 3]
+        chosen = sorted(rng.sample(targets, min(len(targets), rng.randint(0, 3))))
+        name = self._ask("literal")
+        request: list[str] = [name, ":"]
+        for a, b in chosen:
+            request += [*words[a:b], ","]
+        tags = tuple(Tag(a, b, name) for a, b in chosen)
+        return Exercise(tuple(request), tuple(words), (), tags)
+
+    def _relate(
+        self,
+        words: Sequence[str],
+        heads: Sequence[Span],
+        owned: Sequence[tuple[int, int, str, int]],
+    ) -> Exercise:
+        """Heads shown; what belongs to one (or, numbered, to each) is to be marked."""
+        rng = self._rng
+        asked = {c: self._ask(c) if c in CLASS_WORDS else c for c in {o[2] for o in owned}}
+        for name in rng.sample(_OWNED, 1):
+            asked.setdefault(name, self._ask(name))
+        request = list(asked.values())
+        rng.shuffle(request)
+        name = rng.choice(("name", "item", "main"))
+        if rng.random() < 0.3:
+            shown = [Tag(a, b, name, i + 1) for i, (a, b, _) in enumerate(heads)]
+            spans = [(a, b, f"{i}") for i, (a, b, _, _) in enumerate(owned)]
+            kept = {int(c) for _, _, c in _flat(spans, rng)}
+            marked = [
+                Tag(a, b, asked[c], h + 1) for i, (a, b, c, h) in enumerate(owned) if i in kept
+            ]
+        else:
+            owners = sorted({o[3] for o in owned})
+            chosen = (
+                rng.choice(owners)
+                if owners and rng.random() < 0.75
+                else rng.randrange(len(heads))
+            )
+            shown = [Tag(heads[chosen][0], heads[chosen][1], name)]
+            mine = _flat([(a, b, asked[c]) for a, b, c, h in owned if h == chosen], rng)
+            marked = [Tag(a, b, c) for a, b, c in mine]
+        return Exercise(
+            ("of", *request), tuple(words), tuple(shown), tuple(sorted(marked, key=lambda t: t.start))
+        )
+
+    def _owned(self, longest: int) -> Exercise:
+        rng = self._rng
+        index = self._segment(self._with[rng.choice(("quantity", "time", "bracket", "number", "exam"))], longest)
+        words, spans = self._segments[index], self._labels[index]
+        heads = _flat([s for s in spans if s[2] in _HEADS], rng)
+        if not heads:
+            heads = [s for s in spans if s[2] == "chunk"][:6]
+        if not heads:
+            return self._literal(longest)
+        owned = []
+        candidates = [s for s in spans if s[2] in _OWNED]
+        similar = [c for c in {self._clusters.of_word.get(w) for w in words} if c is not None]
+        if similar:
+            cluster = rng.choice(sorted(similar))
+            word = rng.choice(self._members[cluster][:40]) if self._members[cluster] else None
+            if word:
+                candidates += [
+                    (i, i + 1, word)
+                    for i, w in enumerate(words)
+                    if self._clusters.of_word.get(w) == cluster
+                ]
+        for a, b, c in candidates:
+            free = [h for h in heads if b <= h[0] or h[1] <= a]
+            if not free:
+                continue
+            # What follows its name is nearer than what precedes it.
+            nearest = min(free, key=lambda h: (a - h[1]) if h[1] <= a else 2 * (h[0] - b) + 1)
+            owned.append((a, b, c, heads.index(nearest)))
+        return self._relate(words, heads, owned)
+
+    def _shorthand(self) -> Exercise:
+        rng = self._rng
+        line = make_shorthand(rng)
+        heads: list[Span] = [(a, b, "name") for a, b in line.names]
+        owned = [(a, b, "quantity", h) for a, b, h in line.quantities]
+        if rng.random() < 0.7:
+            return self._relate(line.words, heads, owned)
+        asked = {"thing": rng.choice(CLASS_WORDS["chunk"]), "quantity": self._ask("quantity")}
+        tags = [Tag(a, b, asked["thing"]) for a, b in line.names]
+        tags += [Tag(a, b, asked["quantity"]) for a, b, _ in line.quantities]
+        return Exercise(
+            tuple(asked.values()), line.words, (), tuple(sorted(tags, key=lambda t: t.start))
+        )

@@ -1,0 +1,148 @@
+"""A real site: notes as rows and a backbone in, trained adapters and losses out.
+
+This is where the federation meets torch; the rest of ``federation`` knows a site only as a
+``SiteWorker``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedmedlora.federation.plan import SiteLosses, SiteUpdate
+from fedmedlora.model.adapter import (
+    Adapter,
+    Manifest,
+    adapter_of,
+    load_adapter,
+    manifest_of,
+    new_adapter_model,
+)
+from fedmedlora.model.backbone import Backbone
+from fedmedlora.model.encoding import Row
+from fedmedlora.model.training import TrainingSettings, mean_loss, train_adapter
+from fedmedlora.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+#: (site, round, step, steps, loss)
+OnSiteStep = Callable[[str, int, int, int, float | None], None]
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """One backbone with one adapter in it, that sites of one process take turns to use.
+
+    Attributes:
+        backbone: frozen.
+        model: the backbone with the adapter; its adapter is overwritten by every use.
+        manifest: what every adapter on this bench must be.
+        initial: the adapter that round 1 broadcasts: A random, B zero.
+    """
+
+    backbone: Backbone
+    model: PeftModel
+    manifest: Manifest
+    initial: Adapter
+
+
+def set_up_workbench(
+    backbone: Backbone,
+    *,
+    rank: int,
+    alpha: float,
+    dropout: float,
+    targets: tuple[str, ...],
+    scheme: str,
+    seed: int,
+) -> Workbench:
+    """Put a new adapter into a backbone.
+
+    Args:
+        backbone: is changed: PEFT wraps its layers in place.
+        rank, alpha, dropout, targets: LoRA's.
+        scheme: fingerprint of the annotation scheme.
+        seed: of A.
+    """
+    model = new_adapter_model(
+        backbone.model,
+        rank=rank,
+        alpha=alpha,
+        dropout=dropout,
+        targets=targets,
+        seed=derive_seed(seed, "adapter"),
+    )
+    manifest = manifest_of(
+        model,
+        backbone=backbone.fingerprint,
+        tokenizer=backbone.tokenizer_fingerprint,
+        scheme=scheme,
+    )
+    return Workbench(backbone, model, manifest, adapter_of(model, manifest))
+
+
+class AdapterSite:
+    """A site of a federation; implements ``federation.plan.SiteWorker``.
+
+    Args:
+        name: the site's.
+        bench: where it trains; shared with other sites of the process.
+        train: its training rows.
+        validation: its validation rows; may be empty if it never scores.
+        settings: of one round.
+        seed: the study's; the site's and round's are derived.
+        on_step: told after every step.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        bench: Workbench,
+        *,
+        train: Sequence[Row],
+        validation: Sequence[Row],
+        settings: TrainingSettings,
+        seed: int,
+        on_step: OnSiteStep | None = None,
+    ) -> None:
+        self.name = name
+        self._bench, self._train, self._validation = bench, train, validation
+        self._settings, self._seed, self._on_step = settings, seed, on_step
+
+    def train(self, adapter: Adapter, *, round: int) -> SiteUpdate:
+        """Train a copy of ``adapter`` for one round."""
+        load_adapter(self._bench.model, adapter)
+
+        def step(number: int, steps: int, loss: float | None) -> None:
+            if self._on_step is not None:
+                self._on_step(self.name, round, number, steps, loss)
+
+        outcome = train_adapter(
+            self._bench.model,
+            self._train,
+            tokenizer=self._bench.backbone.tokenizer,
+            settings=self._settings,
+            seed=derive_seed(self._seed, "training", self.name, round),
+            on_step=step,
+        )
+        return SiteUpdate(
+            adapter=adapter_of(self._bench.model, self._bench.manifest),
+            examples=len(self._train),
+            tokens=outcome.tokens,
+            loss_first=outcome.loss_first,
+            loss_last=outcome.loss_last,
+            seconds=outcome.seconds,
+            counts={"steps": outcome.steps},
+        )
+
+    def losses(self, adapters: Sequence[Adapter]) -> SiteLosses:
+        """Mean loss of each adapter on the site's validation rows."""
+        losses = []
+        tokens = 0
+        for adapter in adapters:
+            load_adapter(self._bench.model, adapter)
+            loss, tokens = mean_loss(self._bench.model, self._validation)
+            losses.append(loss)
+        return SiteLosses(losses, tokens)

@@ -1,0 +1,160 @@
+"""The run folder: what a study leaves behind, written so that an interruption spoils nothing.
+
+    study.yaml        the study as resolved         versions.json   of the packages used
+    data.json         what was read, made and cut   rounds.jsonl    one line a round and method
+    scores.json       see docs/scoring.md           readings.json   what became of the raw answers
+    answers/METHOD/COHORT.jsonl                     raw answers, always kept
+    predictions/METHOD/TASK/COHORT.jsonl            documents as read from them
+    adapters/METHOD/                                opens with PeftModel.from_pretrained
+    federation/METHOD/                              checkpoints, to resume from
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fedmedlora.config import Study, check_study
+from fedmedlora.corpus.files import write_text
+from fedmedlora.errors import ConfigError, RunError
+from fedmedlora.tasks.example import Example
+
+_PACKAGES = (
+    "fedmedlora", "torch", "transformers", "peft", "trl", "flwr", "tokenizers", "safetensors",
+    "numpy", "scipy", "sentencex",
+)  # fmt: skip
+#: Where and how a study runs may change between an interruption and its resumption.
+_FREE = ("runtime", "root")
+
+
+class RunFolder:
+    """Paths and formats of one run folder.
+
+    Args:
+        path: the folder; made if need be.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def begin(self, study: Study) -> None:
+        """Write the resolved study, or check that the folder is of the same study.
+
+        Raises:
+            RunError: the folder holds something else, or cannot be written.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path} is a file; a run needs a folder of its own")
+        file = self.path / "study.yaml"
+        if file.is_file():
+            before = self.study().model_dump(exclude=set(_FREE))
+            now = study.model_dump(exclude=set(_FREE))
+            changed = sorted(key for key in now if now[key] != before.get(key))
+            if changed:
+                raise RunError(
+                    f"{self.path} holds a run of another study (it differs in "
+                    f"{', '.join(changed)}); give another --out, or remove the folder"
+                )
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise RunError(f"{self.path} is not empty and holds no run; give another --out")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            content = study.model_dump(mode="json", exclude_none=True)
+            write_text(file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+            self.write_json("versions.json", _versions())
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be written: {error.strerror}") from error
+
+    def study(self) -> Study:
+        """The study of this run.
+
+        Raises:
+            RunError: the folder is no run folder.
+        """
+        file = self.path / "study.yaml"
+        try:
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+            return check_study(content, source=str(file))
+        except FileNotFoundError as error:
+            raise RunError(f"{self.path} is no run folder: it has no study.yaml") from error
+        except (yaml.YAMLError, ConfigError) as error:
+            raise RunError(f"{file} was changed and is no study any more") from error
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file, whole or not at all."""
+        file = self.path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+    def read_json(self, name: str) -> Any:
+        """Read a JSON file of the folder.
+
+        Raises:
+            RunError: it is missing or broken.
+        """
+        file = self.path / name
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise RunError(f"{file} is missing: the run has not come that far") from error
+        except ValueError as error:
+            raise RunError(f"{file} is not JSON any more") from error
+
+    def write_answers(
+        self, method: str, cohort: str, answers: Iterable[tuple[Example, str]]
+    ) -> None:
+        """Keep the raw answers of a method on a cohort."""
+        lines = [
+            json.dumps({"example": example.id, "answer": answer}, ensure_ascii=False)
+            for example, answer in answers
+        ]
+        file = self.path / "answers" / method / f"{cohort}.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, "".join(line + "\n" for line in lines))
+
+    def read_answers(
+        self, method: str, cohort: str, examples: Sequence[Example]
+    ) -> list[tuple[Example, str]]:
+        """The raw answers to ``examples``.
+
+        Raises:
+            RunError: there is none for some example: the run is incomplete or its data changed.
+        """
+        file = self.path / "answers" / method / f"{cohort}.jsonl"
+        try:
+            records = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+            by_id = {record["example"]: record["answer"] for record in records}
+        except FileNotFoundError as error:
+            raise RunError(f"{file} is missing: the run has not come that far") from error
+        except (ValueError, KeyError) as error:
+            raise RunError(f"{file} is broken; remove it and run again") from error
+        missing = [example.id for example in examples if example.id not in by_id]
+        if missing:
+            raise RunError(
+                f"{file} has no answer to {len(missing)} of {len(examples)} examples, the first "
+                f"{missing[0]!r}: the data or the task changed since"
+            )
+        return [(example, by_id[example.id]) for example in examples]
+
+    def done(self, method: str) -> dict[str, Any] | None:
+        """What was noted when a method ended, or None."""
+        file = self.path / "answers" / method / "done.json"
+        if not file.is_file():
+            return None
+        content: dict[str, Any] = self.read_json(f"answers/{method}/done.json")
+        return content
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

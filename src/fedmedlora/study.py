@@ -1,0 +1,290 @@
+"""A study from its configuration to its scores: every method trained, decoded, read and scored.
+
+Methods run one after another, or side by side in worker processes (``runtime.processes``); each
+is deterministic by itself, so the order does not matter. A run that was interrupted goes on where
+it stopped when it is started again on the same folder.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fedmedlora.config import Study
+from fedmedlora.corpus.files import write_text
+from fedmedlora.corpus.jsonl import write_jsonl
+from fedmedlora.errors import RunError
+from fedmedlora.evaluation.dictionary import (
+    Dictionary,
+    learn_dictionary,
+    predict_entities,
+    predict_modifiers,
+)
+from fedmedlora.evaluation.records import Cohort, ScoreRecord, score_cohorts
+from fedmedlora.evaluation.tables import Table
+from fedmedlora.run_folder import RunFolder
+from fedmedlora.schema import Document, Scheme
+from fedmedlora.study_data import CohortData, StudyData, load_data
+from fedmedlora.study_methods import SINGLE, MethodRunner, task_settings
+from fedmedlora.study_processes import run_side_by_side
+from fedmedlora.study_tables import run_tables
+from fedmedlora.tasks.build import build_examples
+from fedmedlora.tasks.reading import predict_documents
+
+OnEvent = Callable[[str, dict[str, object]], None]
+_SCORED = {"entities": ("entities",), "modifiers": ("modifiers", "relations")}
+
+
+def method_labels(study: Study) -> list[str]:
+    """Every row of the study's table: single sites and dictionaries once for each site."""
+    labels: list[str] = []
+    for method in study.methods:
+        if method == "single-site":
+            labels += [SINGLE + name for name in study.sites]
+        elif method == "dictionary":
+            labels += [*(f"dictionary/{name}" for name in study.sites), "dictionary"]
+        else:
+            labels.append(method)
+    return labels
+
+
+def _is_dictionary(label: str) -> bool:
+    return label.split("/")[0] == "dictionary"
+
+
+def run_study(study: Study, out: Path, *, on_event: OnEvent | None = None) -> None:
+    """Run a study into a folder, or go on with it.
+
+    Args:
+        study: checked.
+        out: the run folder; new, empty, or of an interrupted run of the same study.
+        on_event: told (kind, facts): study, method, round, step, tuning, decoding, method-done.
+
+    Raises:
+        FedMedLoRAError: the data, the backbone or the folder is wrong, or a federation failed.
+            What was complete stays, and the same call goes on from there.
+    """
+    tell: OnEvent = on_event or (lambda kind, facts: None)
+    data = load_data(study)
+    folder = RunFolder(out)
+    folder.begin(study)
+    labels = method_labels(study)
+    tell("study", {"methods": labels, "cohorts": [cohort.name for cohort in data.cohorts]})
+    folder.write_json("data.json", _describe(study, data))
+    learned = [label for label in labels if not _is_dictionary(label) and not folder.done(label)]
+    if study.runtime.processes > 1 and len(learned) > 1:
+        run_side_by_side(study, out, learned, on_event=tell)
+    elif learned:
+        runner = MethodRunner(study, data, out, tell)
+        for label in learned:
+            run_method(runner, label, data=data, folder=folder, on_event=tell)
+    _collect_rounds(folder, labels)
+    rescore(out, data=data)
+
+
+def run_method(
+    runner: MethodRunner, label: str, *, data: StudyData, folder: RunFolder, on_event: OnEvent
+) -> None:
+    """Train a method if it trains, decode every cohort, keep the raw answers and the adapter."""
+    started = time.monotonic()
+    on_event("method", {"method": label})
+    trained = None if label == "zero-shot" else runner.train(label)
+    biases = dict.fromkeys(runner.settings.tasks, 0.0) if trained is None else trained.open_biases
+    if trained is not None:
+        _keep_adapter(runner, label, trained.adapter, dict(biases), folder)
+    for cohort in data.cohorts:
+        examples, _ = build_examples(
+            cohort.documents, covers=cohort.covers, scheme=runner.scheme, settings=runner.settings
+        )
+
+        def told(done: int, name: str = cohort.name, total: int = len(examples)) -> None:
+            on_event("decoding", {"method": label, "cohort": name, "done": done, "total": total})
+
+        answers = runner.decode(
+            None if trained is None else trained.adapter, examples, biases, on_done=told
+        )
+        folder.write_answers(label, cohort.name, zip(examples, answers, strict=True))
+    seconds = time.monotonic() - started
+    folder.write_json(
+        f"answers/{label}/done.json",
+        {
+            "method": label,
+            "seconds": round(seconds, 2),
+            "open_bias": dict(biases),
+            "backbone_parameters": int(runner.bench.backbone.model.num_parameters()),
+            "adapter_parameters": runner.bench.manifest.size,
+            "rounds": [] if trained is None else [r.to_dict() for r in trained.records],
+        },
+    )
+    on_event("method-done", {"method": label, "seconds": seconds})
+
+
+def _keep_adapter(
+    runner: MethodRunner, label: str, adapter: Any, biases: dict[str, float], folder: RunFolder
+) -> None:
+    import shutil
+
+    from fedmedlora.model.adapter import save_adapter
+
+    place = folder.path / "adapters" / label
+    if place.exists():
+        shutil.rmtree(place)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    save_adapter(adapter, place, base_model=runner.bench.backbone.path)
+    study = runner.study
+    covers = frozenset().union(*(site.covers for site in runner.data.sites))
+    if label.startswith(SINGLE):
+        covers = runner.data.site(label.removeprefix(SINGLE)).covers
+    record = {
+        "backbone": study.backbone.name,
+        "precision": study.backbone.precision,
+        "scheme": {
+            "mains": dict(runner.scheme.mains),
+            "modifiers": dict(runner.scheme.modifiers),
+            "pairs": {main: list(types) for main, types in runner.scheme.pairs.items()},
+        },
+        "task": study.task.model_dump(mode="json"),
+        "covers": [name for name in runner.scheme.types if name in covers],
+        "decoding": {
+            "batch": study.decoding.batch,
+            "draft": study.decoding.draft,
+            "depth": study.decoding.depth,
+            "open_bias": biases,
+        },
+    }
+    write_text(place / "task.json", json.dumps(record, indent=1) + "\n")
+
+
+def _describe(study: Study, data: StudyData) -> dict[str, Any]:
+    settings, scheme = task_settings(study), study.make_scheme()
+    sites = {}
+    for site in data.sites:
+        _, built = build_examples(site.train, covers=site.covers, scheme=scheme, settings=settings)
+        sites[site.name] = {
+            "train": len(site.train),
+            "validation": len(site.validation),
+            "covers": [name for name in scheme.types if name in site.covers],
+            "training_examples": asdict(built),
+        }
+    cohorts = {
+        cohort.name: {
+            "documents": len(cohort.documents),
+            "covers": [name for name in scheme.types if name in cohort.covers],
+        }
+        for cohort in data.cohorts
+    }
+    return {"sites": sites, "cohorts": cohorts}
+
+
+def _collect_rounds(folder: RunFolder, labels: Sequence[str]) -> None:
+    lines = []
+    for label in labels:
+        done = folder.done(label)
+        for record in [] if done is None else done["rounds"]:
+            lines.append(json.dumps({**record, "method": label}))
+    write_text(folder.path / "rounds.jsonl", "".join(line + "\n" for line in lines))
+
+
+def rescore(out: Path, *, data: StudyData | None = None) -> None:
+    """Score a run again from its raw answers; no model is needed.
+
+    Raises:
+        RunError: answers are missing or do not fit the data.
+    """
+    folder = RunFolder(out)
+    study = folder.study()
+    data = load_data(study) if data is None else data
+    scheme = study.make_scheme()
+    records: list[ScoreRecord] = []
+    readings: dict[str, dict[str, dict[str, dict[str, int]]]] = {}
+    for label in method_labels(study):
+        if _is_dictionary(label):
+            predicted = _look_up(label, study, data, scheme)
+        else:
+            predicted, readings[label] = _read(label, study, data, folder)
+        done = folder.done(label)
+        number = len(done["rounds"]) if done and done["rounds"] else None
+        for task, cohorts in predicted.items():
+            for cohort in data.cohorts:
+                file = out / "predictions" / label / task / f"{cohort.name}.jsonl"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_jsonl(cohorts[cohort.name], file)
+            records += score_cohorts(
+                {
+                    cohort.name: Cohort(cohort.documents, cohorts[cohort.name], cohort.covers)
+                    for cohort in data.cohorts
+                },
+                scheme=scheme,
+                method=label,
+                round=number,
+                tasks=_SCORED[task],  # type: ignore[arg-type]
+            )
+    folder.write_json("readings.json", readings)
+    folder.write_json("scores.json", [record.as_dict() for record in records])
+
+
+def _read(
+    label: str, study: Study, data: StudyData, folder: RunFolder
+) -> tuple[dict[str, dict[str, Sequence[Document]]], dict[str, dict[str, dict[str, int]]]]:
+    """Predicted documents by task and cohort, and what became of the answers."""
+    settings, scheme = task_settings(study), study.make_scheme()
+    predicted: dict[str, dict[str, Sequence[Document]]] = {task: {} for task in settings.tasks}
+    counts: dict[str, dict[str, dict[str, int]]] = {}
+    for cohort in data.cohorts:
+        examples, _ = build_examples(
+            cohort.documents, covers=cohort.covers, scheme=scheme, settings=settings
+        )
+        answers = folder.read_answers(label, cohort.name, examples)
+        read = predict_documents(cohort.documents, answers, scheme=scheme, tasks=settings.tasks)
+        for task in settings.tasks:
+            predicted[task][cohort.name] = read[task].documents
+        counts[cohort.name] = {task: asdict(read[task].counts) for task in settings.tasks}
+    return predicted, counts
+
+
+def _look_up(
+    label: str, study: Study, data: StudyData, scheme: Scheme
+) -> dict[str, dict[str, Sequence[Document]]]:
+    """A dictionary's predictions: of one site's training mentions, or of all sites'."""
+    name = label.partition("/")[2]
+    sites = [data.site(name)] if name else list(data.sites)
+    documents = [_with_covers(d, site.covers) for site in sites for d in site.train]
+    dictionary: Dictionary = learn_dictionary(documents, scheme=scheme)
+    predicted: dict[str, dict[str, Sequence[Document]]] = {}
+    for task in study.task.tasks:
+        predicted[task] = {
+            cohort.name: [_predict(dictionary, d, cohort, task, scheme) for d in cohort.documents]
+            for cohort in data.cohorts
+        }
+    return predicted
+
+
+def _predict(
+    dictionary: Dictionary, document: Document, cohort: CohortData, task: str, scheme: Scheme
+) -> Document:
+    if task == "entities":
+        return predict_entities(dictionary, document, covers=cohort.covers)
+    return predict_modifiers(dictionary, document, scheme=scheme, covers=cohort.covers)
+
+
+def _with_covers(document: Document, covers: frozenset[str]) -> Document:
+    from dataclasses import replace
+
+    return document if document.covers is not None else replace(document, covers=covers)
+
+
+def study_tables(out: Path) -> list[Table]:
+    """The tables of a finished run: scores of every method, and traffic.
+
+    Raises:
+        RunError: the folder is no run, or the run is not finished.
+    """
+    folder = RunFolder(out)
+    records = [ScoreRecord(**record) for record in folder.read_json("scores.json")]
+    if not records:
+        raise RunError(f"{out} has no scores")
+    return run_tables(records, {label: folder.done(label) for label in method_labels(folder.study())})
