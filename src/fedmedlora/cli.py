@@ -202,7 +202,9 @@ def run(
 
     plan = load_study(study, settings or ())
     try:
-        from fedmedlora.progress import show_progress
+        from fedmedlora.progress import quiet_libraries, show_progress
+
+        quiet_libraries()
         from fedmedlora.study import run_study, study_tables
 
         with show_progress() as on_event:
@@ -253,11 +255,12 @@ def extract(
 
     from fedmedlora.corpus.convert import WRITERS
     from fedmedlora.corpus.jsonl import as_record
-    from fedmedlora.progress import show_progress
+    from fedmedlora.progress import quiet_libraries, show_progress
 
     _one_of(to_format, tuple(WRITERS), option="--format")
     if out is None and to_format != "jsonl":
         raise ConfigError(f"--format {to_format} writes a folder: give it with --out")
+    quiet_libraries()
     from fedmedlora.extract import extract as extract_notes
 
     with show_progress() as on_event:
@@ -276,7 +279,7 @@ def extract(
         WRITERS[to_format](documents, out)
     spans = sum(len(document.entities) for document in documents)
     relations = sum(len(document.relations) for document in documents)
-    typer.echo(f"{len(documents)} notes, {spans} spans, {relations} relations", err=True)
+    typer.echo(f"notes: {len(documents)}, spans: {spans}, relations: {relations}", err=True)
 
 
 @app.command()

@@ -9,7 +9,9 @@ Other kinds and facts are passed over.
 
 from __future__ import annotations
 
+import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +21,16 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 OnEvent = Callable[[str, dict[str, object]], None]
+
+
+def quiet_libraries() -> None:
+    """Keep what libraries say to each other out of the way, here and in worker processes.
+
+    To be called before they are imported. What the user has set in the environment stays.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
+    warnings.simplefilter("ignore", FutureWarning)
 
 
 @contextmanager

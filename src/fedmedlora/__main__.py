@@ -1,0 +1,5 @@
+"""``python -m fedmedlora``: the command line."""
+
+from fedmedlora.cli import main
+
+main()
