@@ -8,6 +8,7 @@ call as any other.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from dataclasses import dataclass
 from importlib import resources
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from fedmedlora.errors import BackboneError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 EMBEDDED = "embedded"
 Precision = Literal["fp32", "bf16", "nf4"]
@@ -104,13 +105,9 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _quantisation() -> Any:
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError as error:
-        raise BackboneError(
-            "precision nf4 needs bitsandbytes: pip install 'fedmedlora[nf4]'"
-        ) from error
+def _quantisation() -> BitsAndBytesConfig:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise BackboneError("precision nf4 needs bitsandbytes: pip install 'fedmedlora[nf4]'")
     import torch
     from transformers import BitsAndBytesConfig
 

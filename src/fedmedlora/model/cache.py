@@ -1,94 +1,168 @@
 """A batched key-value cache that can take tokens back: rows of unequal length, one model.
 
-Tokens are only ever appended; what a row does not keep is hidden by the attention mask, and the
-cache is rewritten without the hidden slots when they have become many. Positions are given
-explicitly, so that hidden slots do not count.
+Every row writes its keys and values where its own text ends, so what it takes back is simply
+written over, and nothing is ever moved. What a token may attend to is given as a mask.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from transformers.cache_utils import Cache, DynamicLayer
 
-_COMPACT_AFTER = 160  # hidden slots in the fullest row before the cache is rewritten
+from fedmedlora.errors import BackboneError
+from fedmedlora.model.projection import Projection
+
+_ROOM = 96  # slots by which the cache grows at least
+_SHARED = 12  # a common beginning of this many tokens is worth computing once
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where the tokens fed last are written: rows (rows, 1), slots (rows, fed); slots in use."""
+
+    rows: torch.Tensor = field(default_factory=lambda: torch.zeros(1, 1, dtype=torch.long))
+    slots: torch.Tensor = field(default_factory=lambda: torch.zeros(1, 1, dtype=torch.long))
+    length: int = 0
+
+
+class _Slots(DynamicLayer):  # type: ignore[misc]
+    """One layer's keys and values, (rows, slots, heads, size); written where ``place`` says."""
+
+    def __init__(self, place: _Place) -> None:
+        super().__init__()
+        self._place = place
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        rows, slots, length = self._place.rows, self._place.slots, self._place.length
+        shown = []
+        for name, new in (("keys", key_states), ("values", value_states)):
+            held = getattr(self, name)
+            size = 0 if held is None else held.shape[1]
+            if held is None or size < length:
+                shape = (new.shape[0], length + max(_ROOM, size // 2), *new.shape[1::2])
+                # Zeros, not whatever is there: a masked NaN is still a NaN.
+                grown = new.new_zeros(shape)
+                if held is not None:
+                    grown[:, :size] = held
+                setattr(self, name, held := grown)
+            held[rows, slots] = new.transpose(1, 2)
+            shown.append(held[:, :length].transpose(1, 2))
+        self.is_initialized = True
+        return shown[0], shown[1]
+
+    def get_seq_length(self) -> int:
+        return 0 if self.keys is None else int(self.keys.shape[1])
 
 
 class RewindableCache:
     """The cache of one batch.
 
     Args:
-        model: causal language model of transformers.
+        projection: of the model.
         prompts: token ids; all but the last of each are computed now.
-        pad: a token id for places that are masked.
+        pad: a token id for places that do not count.
+
+    Raises:
+        BackboneError: a row needs more positions than the model has.
     """
 
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], *, pad: int) -> None:
-        from transformers import DynamicCache
-
-        self._model, self._pad = model, pad
-        self._device = next(model.parameters()).device
-        self._cache = DynamicCache()
-        self._mask = torch.zeros(len(prompts), 0, dtype=torch.long)
+    def __init__(
+        self, projection: Projection, prompts: Sequence[Sequence[int]], *, pad: int
+    ) -> None:
+        self._projection, self._pad = projection, pad
+        self._config = projection.base.config.get_text_config()
+        self._device = next(projection.base.parameters()).device
+        self._place = _Place()
+        self._cache = Cache(layer_class_to_replicate=lambda: _Slots(self._place))
+        self.lengths = [0]
         heads = [list(prompt[:-1]) for prompt in prompts]
-        self._before = 0
-        self.lengths = [0] * len(prompts)
-        if any(heads):
-            self._forward(heads, logits_to_keep=1)
-            self.keep([len(head) for head in heads])
+        shared = _common_beginning(heads) if len(heads) > 1 else []
+        if len(shared) >= _SHARED:
+            self._forward([shared])
+            self.lengths = [len(shared)]
+            self.select([0] * len(heads))
+        else:
+            shared = []
+            self.lengths = [0] * len(heads)
+        rest = [head[len(shared) :] for head in heads]
+        if any(rest):
+            self._forward(rest)
+            self.keep([len(head) for head in rest])
 
-    def _forward(self, feeds: Sequence[Sequence[int]], **options: Any) -> Any:
+    def _forward(self, feeds: Sequence[Sequence[int]]) -> torch.Tensor:
         width = max(len(feed) for feed in feeds)
-        ids = torch.full((len(feeds), width), self._pad)
-        new = torch.zeros(len(feeds), width, dtype=torch.long)
-        for row, feed in enumerate(feeds):
-            ids[row, : len(feed)] = torch.tensor(feed)
-            new[row, : len(feed)] = 1
-        positions = torch.tensor(self.lengths)[:, None] + torch.arange(width)[None]
-        self._before = self._mask.shape[1]
-        self._mask = torch.cat([self._mask, new], dim=1)
-        return self._model(
+        ids = torch.tensor([[*feed, *[self._pad] * (width - len(feed))] for feed in feeds])
+        starts = torch.tensor(self.lengths)[:, None]
+        slots = starts + torch.arange(width)[None]
+        length = int(slots.max()) + 1
+        last = max(map(sum, zip(self.lengths, map(len, feeds), strict=True))) - 1
+        self._check(last)
+        self._place.rows = torch.arange(len(feeds), device=self._device)[:, None]
+        self._place.slots, self._place.length = slots.to(self._device), length
+        return self._projection.states(
             input_ids=ids.to(self._device),
-            attention_mask=self._mask.to(self._device),
-            position_ids=positions.to(self._device),
+            attention_mask=self._mask(slots, length),
+            position_ids=slots.clamp(max=last).to(self._device),
             past_key_values=self._cache,
             use_cache=True,
-            **options,
-        ).logits
+        )
 
-    def extend(self, feeds: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Feed each row some tokens; returns logits (rows, longest feed, vocabulary).
+    def _check(self, last: int) -> None:
+        rotary = hasattr(self._config, "rope_parameters")
+        limit = None if rotary else getattr(self._config, "max_position_embeddings", None)
+        if limit is not None and last >= limit:
+            raise BackboneError(
+                f"an answer needs {last + 1} positions and the backbone has {limit}: set a smaller "
+                "task.window_words or the compact prompt"
+            )
+
+    def _mask(self, slots: torch.Tensor, length: int) -> torch.Tensor | dict[str, torch.Tensor]:
+        """What each fed token sees: its own row's slots up to its own, (rows, 1, fed, slots)."""
+        distance = (slots[:, :, None] - torch.arange(length))[:, None].to(self._device)
+        dtype = self._projection.base.dtype
+        unseen = torch.finfo(dtype).min
+
+        def mask(seen: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(seen.shape, dtype=dtype, device=self._device).masked_fill(
+                ~seen, unseen
+            )
+
+        whole = mask(distance >= 0)
+        window = getattr(self._config, "sliding_window", None)
+        if window is None or length <= window:
+            return whole
+        near = mask((distance >= 0) & (distance < window))
+        kinds = getattr(self._config, "layer_types", None)
+        return near if kinds is None else {"full_attention": whole, "sliding_attention": near}
+
+    def extend(self, feeds: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Feed each row some tokens; returns the projection's states (rows, longest feed, ...).
 
         ``keep`` must follow, to say how many of them stay.
         """
-        logits: NDArray[np.float32] = self._forward(feeds).float().cpu().numpy()
-        return logits
+        return self._forward(feeds)
 
     def keep(self, counts: Sequence[int]) -> None:
         """Of what was fed last, the first ``counts[row]`` tokens of each row stay."""
-        width = self._mask.shape[1] - self._before
-        kept = torch.tensor(list(counts))
-        self._mask[:, self._before :] = (torch.arange(width)[None] < kept[:, None]).long()
         self.lengths = [length + count for length, count in zip(self.lengths, counts, strict=True)]
 
     def select(self, rows: Sequence[int]) -> None:
-        """Go on with these rows alone, in this order; hidden slots go if they are many."""
-        index = torch.tensor(list(rows))
-        self._mask = self._mask[index]
+        """Go on with these rows alone, in this order; a row may be taken several times."""
+        index = torch.tensor(list(rows), device=self._device)
         self.lengths = [self.lengths[row] for row in rows]
-        if self._mask.shape[1] - max(self.lengths) < _COMPACT_AFTER:
-            self._cache.batch_select_indices(index.to(self._device))
-            return
-        # Slots that count come first, in order; what is behind a row's length stays masked.
-        longest = max(self.lengths)
-        slots = torch.argsort(1 - self._mask, dim=1, stable=True)[:, :longest]
-        self._mask = torch.gather(self._mask, 1, slots)
-        slots = slots.to(self._device)
         for layer in self._cache.layers:
-            for name in ("keys", "values"):
-                states = getattr(layer, name)[index.to(self._device)]
-                wide = slots[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3])
-                setattr(layer, name, torch.gather(states, 2, wide))
+            if layer.keys is not None:
+                layer.keys, layer.values = layer.keys[index], layer.values[index]
+
+
+def _common_beginning(rows: Sequence[list[int]]) -> list[int]:
+    low, high = min(rows), max(rows)
+    same = 0
+    while same < min(len(low), len(high)) and low[same] == high[same]:
+        same += 1
+    return low[:same]

@@ -11,10 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from fedmedlora.errors import BackboneError
+from fedmedlora.model.encoding import encode_texts
 from fedmedlora.tasks.example import CLOSING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_KEPT = 20_000  # drafts kept before all are forgotten
+_SPACE = "▁"  # SentencePiece's
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +28,7 @@ class Draft:
 
     Attributes:
         ids: tokens.
-        ends: for each token, the character of the source at which it ends.
+        ends: for each token, the character of the source at which it ends; never falling.
         clean: for each token, whether a tag may stand right before it: its start is the end of
             the one before, and it does not begin inside a character.
     """
@@ -40,89 +45,125 @@ class TagNode:
     Attributes:
         children: by token id.
         tag: the tag that is complete here.
-        opens: some opening tag is complete here or below.
-        closes: the closing tag is.
+        opens: the opening tags that are complete here or below.
+        closes: whether the closing tag is.
     """
 
     children: dict[int, TagNode] = field(default_factory=dict)
     tag: str | None = None
-    opens: bool = False
+    opens: frozenset[str] = frozenset()
     closes: bool = False
 
 
 class SourceTokens:
-    """Drafts of sources and tries of tags for one tokenizer, kept as long as it is.
+    """Drafts of sources and tries of tags for one tokenizer.
 
     Raises:
-        ValueError: the tokenizer has no offset mapping (it is not a fast one).
+        BackboneError: the tokenizer has no offset mapping (it is not a fast one).
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         if not tokenizer.is_fast:
-            raise ValueError("enforced copying needs a fast tokenizer, with offset mapping")
+            raise BackboneError(
+                "enforced decoding needs a fast tokenizer, with offset mapping: save the backbone "
+                "with its tokenizer.json, or set decoding.mode to free"
+            )
         self._tokenizer = tokenizer
-        self._tags: dict[str, tuple[int, ...]] = {}
         self._tries: dict[tuple[str, ...], TagNode] = {}
-        self._alone = self._stand_alone_tokens()
+        self._drafts: dict[tuple[str, int], Draft] = {}
+        self._alone = _stand_alone_tokens(tokenizer)
         self._longest = max((len(text) for text in self._alone), default=0)
-
-    def _stand_alone_tokens(self) -> dict[str, int]:
-        """Text -> token, for byte-level vocabularies, where any token may follow any other."""
-        pre = str(getattr(self._tokenizer.backend_tokenizer, "pre_tokenizer", ""))
-        if "ByteLevel" not in pre:
-            return {}
-        special = set(self._tokenizer.all_special_ids)
-        texts: dict[str, int] = {}
-        for token in sorted(set(self._tokenizer.get_vocab().values()) - special):
-            text = self._tokenizer.decode([token], clean_up_tokenization_spaces=False)
-            if text and "\ufffd" not in text:
-                texts.setdefault(text, token)
-        return texts
 
     def draft(self, source: str, start: int) -> Draft:
         """The tokens of ``source[start:]``, tokenised by themselves."""
-        encoded = self._tokenizer(
-            source[start:], add_special_tokens=False, return_offsets_mapping=True
-        )
-        offsets = encoded["offset_mapping"]
-        ends = [start + end for _, end in offsets]
-        clean = [
-            begin < end and (i == 0 or begin >= offsets[i - 1][1])
-            for i, (begin, end) in enumerate(offsets)
-        ]
-        return Draft(tuple(encoded["input_ids"]), tuple(ends), tuple(clean))
+        key = (source, start)
+        if key not in self._drafts:
+            if len(self._drafts) >= _KEPT:
+                self._drafts.clear()
+            self._drafts[key] = self._read(source, start)
+        return self._drafts[key]
 
-    def shorter(self, source: str, start: int, end: int) -> dict[int, int]:
-        """Tokens that copy a beginning of ``source[start:end]``: token -> where it ends.
+    def _read(self, source: str, start: int) -> Draft:
+        [ids], [offsets] = encode_texts(self._tokenizer, [source[start:]])
+        ends: list[int] = []
+        clean: list[bool] = []
+        last = 0
+        for begin, end in offsets:
+            clean.append(begin < end and begin >= last)
+            last = max(last, end)
+            ends.append(start + last)
+        return Draft(tuple(ids), tuple(ends), tuple(clean))
 
-        They let a tag stand inside what the draft takes in one token.
+    def others(self, source: str, start: int, end: int) -> dict[int, int]:
+        """Tokens that copy another stretch from ``start`` on than the draft's: token -> its end.
+
+        They let a tag stand inside what the draft takes in one token, as the white space or the
+        bracket before a word, and are what the text before a tag is made of by itself: shorter
+        ones, and of white space longer ones.
         """
+        if not self._alone:
+            return {}
+        blank = start
+        while blank < len(source) and source[blank].isspace():
+            blank += 1
         found = {}
-        for stop in range(start + 1, min(end, start + self._longest + 1)):
+        for stop in range(start + 1, min(max(end - 1, blank), start + self._longest) + 1):
             token = self._alone.get(source[start:stop])
-            if token is not None:
+            if token is not None and stop != end:
                 found[token] = stop
         return found
 
-    def tag(self, text: str) -> tuple[int, ...]:
-        """The tokens of a tag, tokenised by itself."""
-        ids = self._tags.get(text)
-        if ids is None:
-            ids = tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-            self._tags[text] = ids
-        return ids
-
     def trie(self, openings: Sequence[str]) -> TagNode:
-        """The trie of ``openings`` and the closing tag."""
+        """The trie of ``openings`` and the closing tag, each tokenised by itself."""
         key = tuple(openings)
         if key not in self._tries:
             root = TagNode()
-            for text in (*openings, CLOSING):
+            texts = [*dict.fromkeys(openings), CLOSING]
+            for text, ids in zip(texts, encode_texts(self._tokenizer, texts)[0], strict=True):
                 node = root
-                for token in self.tag(text):
+                for token in ids:
                     node = node.children.setdefault(token, TagNode())
-                    node.opens |= text != CLOSING
-                    node.closes |= text == CLOSING
+                    if text == CLOSING:
+                        node.closes = True
+                    else:
+                        node.opens |= {text}
                 node.tag = text
             self._tries[key] = root
         return self._tries[key]
+
+
+def _stand_alone_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Text -> token, of the tokens that are this text wherever they stand.
+
+    In a byte-level vocabulary these are all that are whole characters. With SentencePiece's mark of
+    white space they are white space alone: what continues a word there is another token than what
+    begins one. Other tokenizers have none: they do not encode white space, or not as tokens.
+    """
+    special = set(tokenizer.all_special_ids)
+    backend = tokenizer.backend_tokenizer
+    kind = f"{backend.pre_tokenizer!r}{backend.normalizer!r}"
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    texts: dict[str, int] = {}
+    if "ByteLevel" in kind:
+        table = _byte_of_sign()
+        for token, number in vocabulary:
+            if number in special or not all(sign in table for sign in token):
+                continue
+            try:
+                text = bytes(table[sign] for sign in token).decode()
+            except UnicodeDecodeError:
+                continue
+            texts.setdefault(text, number)
+    elif _SPACE in kind:
+        for token, number in vocabulary:
+            if token and not token.strip(_SPACE):
+                texts.setdefault(" " * len(token), number)
+    return texts
+
+
+def _byte_of_sign() -> dict[str, int]:
+    """The printable signs that stand for the 256 bytes in byte-level vocabularies."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    table = {chr(byte): byte for byte in printable}
+    hidden = [byte for byte in range(256) if byte not in table.values()]
+    return table | {chr(256 + i): byte for i, byte in enumerate(hidden)}

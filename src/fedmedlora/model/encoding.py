@@ -54,14 +54,37 @@ class EncodingReport:
     dropped: tuple[str, ...]
 
 
+def encode_texts(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
+) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
+    """Token ids and character offsets of texts, each by itself, without special tokens.
+
+    What looks like a special token in a note ("</s>") is text like any other. Offsets are there
+    only if the tokenizer is a fast one.
+    """
+    if not texts:
+        return [], []
+    encoded = tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_offsets_mapping=tokenizer.is_fast,
+        return_attention_mask=False,
+        verbose=False,
+    )
+    return encoded["input_ids"], encoded.get("offset_mapping", [])
+
+
 def prompt_ids(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     """Token ids of the prompts, with the special tokens that the tokenizer puts in front."""
     if not examples:
         return []
-    ids: list[list[int]] = tokenizer([example.prompt for example in examples])["input_ids"]
+    ids: list[list[int]] = tokenizer(
+        [example.prompt for example in examples], split_special_tokens=True, verbose=False
+    )["input_ids"]
     eos = tokenizer.eos_token_id
     # Some tokenizers end every text with end-of-sequence; a prompt does not end there.
-    return [row[:-1] if row and row[-1] == eos else row for row in ids]
+    return [row[:-1] if len(row) > 1 and row[-1] == eos else row or [eos] for row in ids]
 
 
 def encode_examples(
@@ -77,8 +100,7 @@ def encode_examples(
     prompts = prompt_ids(examples, tokenizer)
     pieces = [split_answer(example.answer) for example in examples]
     flat = sorted({piece for row in pieces for piece in row})
-    encoded = tokenizer(flat, add_special_tokens=False)["input_ids"] if flat else []
-    ids_of = dict(zip(flat, encoded, strict=True))
+    ids_of = dict(zip(flat, encode_texts(tokenizer, flat)[0], strict=True))
     rows: list[Row] = []
     cut: list[str] = []
     dropped: list[str] = []

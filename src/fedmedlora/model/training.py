@@ -1,28 +1,36 @@
 """One site's training: an adapted model and rows in, the adapter trained in place, losses out.
 
 TRL's SFTTrainer does the work: AdamW, cosine schedule with warm-up restarted at every call, no
-optimiser state kept between calls (arXiv 2601.22124, the authors' configurations).
+optimiser state kept between calls (arXiv 2601.22124, the authors' configurations). What it leaves
+behind on the model, and the random state that it resets, are put back.
 """
 
 from __future__ import annotations
 
+import gc
+import math
+import random
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fedmedlora.errors import DataError
+from fedmedlora.errors import AdapterError, ConfigError, DataError
 from fedmedlora.model.encoding import Row
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from trl import SFTConfig, SFTTrainer
 
 #: (step, steps, loss of the step or None)
 OnStep = Callable[[int, int, float | None], None]
-_IGNORED = -100
+IGNORED = -100
+_CHUNK = 32  # batches among which rows are sorted by length
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,9 @@ class TrainingSettings:
         max_tokens: limit of a row.
         gradient_checkpointing: recompute activations in the backward pass; saves memory, costs
             about a third of the time.
+
+    Raises:
+        ConfigError: a value out of range.
     """
 
     epochs: float = 2.0
@@ -49,6 +60,19 @@ class TrainingSettings:
     weight_decay: float = 0.0
     max_tokens: int = 800
     gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        wrong = {
+            "epochs": not self.epochs > 0,
+            "steps": self.steps is not None and self.steps < 1,
+            "batch": self.batch < 1,
+            "learning_rate": not self.learning_rate > 0,
+            "warmup": not 0 <= self.warmup < 1,
+            "weight_decay": not self.weight_decay >= 0,
+            "max_tokens": self.max_tokens < 2,
+        }
+        for name in (name for name, is_wrong in wrong.items() if is_wrong):
+            raise ConfigError(f"training.{name}: {getattr(self, name)!r} is out of range")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,55 +94,8 @@ class TrainingOutcome:
     seconds: float
 
 
-def _dataset(rows: Sequence[Row]) -> Any:
-    from datasets import Dataset
-
-    return Dataset.from_dict(
-        {
-            "input_ids": [list(row.ids) for row in rows],
-            "labels": [[_IGNORED] * row.answer + list(row.ids[row.answer :]) for row in rows],
-        }
-    )
-
-
-def _progress(on_step: OnStep | None, losses: list[float]) -> Any:
-    from transformers import TrainerCallback
-
-    class Progress(TrainerCallback):  # type: ignore[misc]
-        """Collects the loss of every step and tells who asked."""
-
-        def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            loss = (kwargs.get("logs") or {}).get("loss")
-            if loss is not None:
-                losses.append(float(loss))
-                if on_step is not None:
-                    on_step(state.global_step, state.max_steps, float(loss))
-
-    return Progress()
-
-
-def _trainer_class() -> Any:
-    from trl import SFTTrainer
-
-    class AnswerLossTrainer(SFTTrainer):  # type: ignore[misc]
-        """SFTTrainer whose loss computes the vocabulary only where an answer token is due."""
-
-        def compute_loss(
-            self,
-            model: Any,
-            inputs: dict[str, Any],
-            return_outputs: bool = False,
-            num_items_in_batch: Any = None,
-        ) -> Any:
-            total, count = answer_loss(model, inputs["input_ids"], inputs["labels"])
-            divisor = count if num_items_in_batch is None else num_items_in_batch
-            return total / divisor
-
-    return AnswerLossTrainer
-
-
 def answer_loss(
-    model: Any, input_ids: torch.Tensor, labels: torch.Tensor
+    model: PreTrainedModel | PeftModel, input_ids: torch.Tensor, labels: torch.Tensor
 ) -> tuple[torch.Tensor, int]:
     """Summed cross-entropy over the labelled tokens, and how many there are.
 
@@ -133,13 +110,43 @@ def answer_loss(
     """
     from torch.nn import functional
 
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    inner = base.get_decoder() if hasattr(base, "get_decoder") else base.model
-    hidden = inner(input_ids=input_ids, use_cache=False).last_hidden_state
-    wanted = labels[:, 1:] != _IGNORED
-    logits = base.get_output_embeddings()(hidden[:, :-1][wanted])
+    from fedmedlora.model.projection import Projection
+
+    projection = Projection(model)
+    states = projection.states(input_ids=input_ids, use_cache=False)
+    wanted = labels[:, 1:] != IGNORED
+    logits = projection.logits(states[:, :-1][wanted])
     targets = labels[:, 1:][wanted]
-    return functional.cross_entropy(logits.float(), targets, reduction="sum"), int(targets.numel())
+    return functional.cross_entropy(logits, targets, reduction="sum"), int(targets.numel())
+
+
+def mean_loss(
+    model: PreTrainedModel | PeftModel, rows: Sequence[Row], *, batch: int = 16
+) -> tuple[float, int]:
+    """Mean cross-entropy per target token over ``rows``, and the number of target tokens.
+
+    Raises:
+        DataError: there are no rows.
+    """
+    import torch
+
+    if not rows:
+        raise DataError("no example is left to compute a validation loss on")
+    ordered = sorted(rows, key=lambda row: len(row.ids))
+    total, count = 0.0, 0
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        for at in range(0, len(ordered), batch):
+            part = _pad(ordered[at : at + batch])
+            loss, tokens = answer_loss(
+                model, part["input_ids"].to(device), part["labels"].to(device)
+            )
+            total += float(loss)
+            count += tokens
+    model.train(training)
+    return total / count, count
 
 
 def train_adapter(
@@ -156,57 +163,37 @@ def train_adapter(
     Args:
         model: backbone with a trainable adapter.
         rows: at least one.
-        tokenizer: for padding.
+        tokenizer: of the backbone.
         settings: of this round.
-        seed: order of the rows and dropout.
+        seed: order of the rows and dropout; equal seeds give equal bits on one machine.
         on_step: told after every step.
 
     Raises:
         DataError: there are no rows.
+        AdapterError: the loss or the adapter became infinite or no number; the adapter is then
+            what it was before.
     """
-    from transformers.trainer_callback import PrinterCallback, ProgressCallback
-    from trl import SFTConfig
-
     if not rows:
         raise DataError("no example is left to train on")
     started = time.monotonic()
     losses: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
-        config = SFTConfig(
-            output_dir=folder,
-            num_train_epochs=settings.epochs,
-            max_steps=-1 if settings.steps is None else settings.steps,
-            per_device_train_batch_size=settings.batch,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            lr_scheduler_type="cosine",
-            warmup_steps=settings.warmup,
-            train_sampling_strategy="group_by_length",
-            gradient_checkpointing=settings.gradient_checkpointing,
-            dataset_kwargs={"skip_prepare_dataset": True},
-            max_length=None,
-            packing=False,
-            logging_steps=1,
-            logging_nan_inf_filter=False,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            seed=seed,
-            data_seed=seed,
-            bf16=False,
-            dataloader_pin_memory=False,
+    with tempfile.TemporaryDirectory() as folder, _kept_as_it_was(model) as before:
+        trainer = _trainer(
+            model, rows, tokenizer=tokenizer, config=_config(folder, settings, seed=seed)
         )
-        trainer = _trainer_class()(
-            model=model,
-            args=config,
-            train_dataset=_dataset(rows),
-            processing_class=tokenizer,
-            callbacks=[_progress(on_step, losses)],
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.remove_callback(ProgressCallback)
-        trainer.train()
-    model.eval()
+        _watch(trainer, losses, on_step)
+        # TRL rounds the adapter of a quantised backbone to bf16, in which small steps are lost.
+        _put_back(model, before)
+        try:
+            trainer.train()
+            _check_finite(model, len(losses))
+        except AdapterError:
+            _put_back(model, before)
+            raise
+        finally:
+            if settings.gradient_checkpointing:
+                model.get_base_model().gradient_checkpointing_disable()
+                model.get_base_model().disable_input_require_grads()
     edge = max(1, len(losses) // 10)
     return TrainingOutcome(
         steps=len(losses),
@@ -217,29 +204,215 @@ def train_adapter(
     )
 
 
-def mean_loss(model: Any, rows: Sequence[Row], *, batch: int = 16) -> tuple[float, int]:
-    """Mean cross-entropy per target token over ``rows``, and the number of target tokens.
+def _config(folder: str, settings: TrainingSettings, *, seed: int) -> SFTConfig:
+    from trl import SFTConfig
 
-    Raises:
-        DataError: there are no rows.
+    config = SFTConfig(
+        output_dir=folder,
+        num_train_epochs=settings.epochs,
+        max_steps=-1 if settings.steps is None else settings.steps,
+        per_device_train_batch_size=settings.batch,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        lr_scheduler_type="cosine",
+        warmup_steps=settings.warmup,  # below 1 it is a share
+        gradient_checkpointing=settings.gradient_checkpointing,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        max_length=None,
+        packing=False,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        seed=seed,
+        data_seed=seed,
+        bf16=False,
+        dataloader_pin_memory=False,
+    )
+    if config.n_gpu > 1:
+        config._n_gpu = 1  # the backbone lies on one; TRL refuses to spread rows over several
+    return config
+
+
+def _trainer(
+    model: PeftModel,
+    rows: Sequence[Row],
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    config: SFTConfig,
+) -> SFTTrainer:
+    from datasets import Dataset
+    from torch.utils.data import Sampler
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+    from trl import SFTTrainer
+
+    class AnswerLossTrainer(SFTTrainer):  # type: ignore[misc]
+        """SFTTrainer whose loss computes the vocabulary only where an answer token is due."""
+
+        def compute_loss(
+            self,
+            model: PeftModel,
+            inputs: dict[str, torch.Tensor],
+            return_outputs: bool = False,
+            num_items_in_batch: torch.Tensor | int | None = None,
+        ) -> torch.Tensor:
+            total, count = answer_loss(model, inputs["input_ids"], inputs["labels"])
+            return total / count
+
+        def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthOrder:
+            return LengthOrder()
+
+        def floating_point_ops(self, inputs: dict[str, torch.Tensor]) -> int:
+            return 0  # counting them walks the whole model at every step; nobody reads it
+
+    class LengthOrder(Sampler[int]):
+        """Rows in an order in which each batch holds rows of similar lengths, drawn anew."""
+
+        def __init__(self) -> None:
+            self._random = random.Random(config.seed)
+
+        def __len__(self) -> int:
+            return len(rows)
+
+        def __iter__(self) -> Iterator[int]:
+            lengths = [len(row.ids) for row in rows]
+            batch = config.per_device_train_batch_size
+            return iter(length_order(lengths, batch=batch, rng=self._random))
+
+    trainer = AnswerLossTrainer(
+        model=model,
+        args=config,
+        # The rows stay as they are; what the trainer draws from are their places.
+        train_dataset=Dataset.from_dict({"row": range(len(rows))}),
+        data_collator=lambda places: _pad([rows[place["row"]] for place in places]),
+        processing_class=tokenizer,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    return trainer
+
+
+def length_order(lengths: Sequence[int], *, batch: int, rng: random.Random) -> list[int]:
+    """Every place once, such that cutting off ``batch`` at a time gives similar lengths.
+
+    Batches come in random order, unlike those of transformers' ``group_by_length``: there each
+    chunk goes from long rows to short ones, and a short round ends on the shortest of all.
     """
+    places = list(range(len(lengths)))
+    rng.shuffle(places)
+    batches: list[list[int]] = []
+    for start in range(0, len(places), batch * _CHUNK):
+        chunk = sorted(places[start : start + batch * _CHUNK], key=lambda place: lengths[place])
+        batches += [chunk[at : at + batch] for at in range(0, len(chunk), batch)]
+    # A batch that is not full must be the last, or those behind it would be cut elsewhere.
+    full = [part for part in batches if len(part) == batch]
+    rest = [part for part in batches if len(part) < batch]
+    rng.shuffle(full)
+    return [place for part in (*full, *rest) for place in part]
+
+
+def _pad(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+    """Ids and labels of rows as tensors, filled up on the right."""
     import torch
 
-    if not rows:
-        raise DataError("no example is left to compute a validation loss on")
-    ordered = sorted(rows, key=lambda row: len(row.ids))
-    total, count = 0.0, 0
-    device = next(model.parameters()).device
-    with torch.no_grad():
-        for at in range(0, len(ordered), batch):
-            part = ordered[at : at + batch]
-            width = max(len(row.ids) for row in part)
-            ids = torch.zeros(len(part), width, dtype=torch.long)
-            labels = torch.full((len(part), width), _IGNORED)
-            for i, row in enumerate(part):
-                ids[i, : len(row.ids)] = torch.tensor(row.ids)
-                labels[i, row.answer : len(row.ids)] = torch.tensor(row.ids[row.answer :])
-            loss, tokens = answer_loss(model, ids.to(device), labels.to(device))
-            total += float(loss.double())
-            count += tokens
-    return total / count, count
+    width = max(len(row.ids) for row in rows)
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    labels = torch.full((len(rows), width), IGNORED)
+    for i, row in enumerate(rows):
+        ids[i, : len(row.ids)] = torch.tensor(row.ids)
+        labels[i, row.answer : len(row.ids)] = ids[i, row.answer : len(row.ids)]
+    return {"input_ids": ids, "labels": labels}
+
+
+def _watch(trainer: SFTTrainer, losses: list[float], on_step: OnStep | None) -> None:
+    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+    class Progress(TrainerCallback):  # type: ignore[misc]
+        """Collects the loss of every step, tells who asked, stops when it is no number."""
+
+        def on_log(
+            self,
+            args: TrainingArguments,
+            state: TrainerState,
+            control: TrainerControl,
+            logs: dict[str, float] | None = None,
+            **kwargs: object,
+        ) -> None:
+            loss = (logs or {}).get("loss")
+            if loss is None:
+                return
+            losses.append(float(loss))
+            if not math.isfinite(loss):
+                raise AdapterError(
+                    f"training diverged: the loss of step {state.global_step} of {state.max_steps} "
+                    f"is {loss}; set a lower training.learning_rate (it is {args.learning_rate})"
+                )
+            if on_step is not None:
+                on_step(state.global_step, state.max_steps, float(loss))
+
+    trainer.add_callback(Progress())
+
+
+def _check_finite(model: PeftModel, steps: int) -> None:
+    import torch
+
+    for parameter in model.parameters():
+        if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
+            raise AdapterError(
+                f"training diverged: after {steps} steps the adapter holds values that are no "
+                "finite numbers; set a lower training.learning_rate"
+            )
+
+
+def _put_back(model: PeftModel, values: dict[str, torch.Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        if name in values:
+            parameter.data = values[name].clone()
+
+
+@contextmanager
+def _kept_as_it_was(model: PeftModel) -> Iterator[dict[str, torch.Tensor]]:
+    """Gives the trainable parameters as they are; afterwards all but these is as it was.
+
+    TRL wraps the model's ``forward`` once more at every construction, transformers turns the
+    cache off and leaves checkpointing on, and both reset the global random state.
+    """
+    import numpy as np
+    import torch
+    from transformers.utils import logging
+
+    base = model.get_base_model()
+    patched = base.__dict__.get("forward")
+    use_cache = getattr(base.config, "use_cache", None)
+    states = random.getstate(), np.random.get_state()
+    # accelerate collects garbage when a training begins: a third of a second over all that was
+    # ever imported, more than thirty steps of the embedded backbone.
+    gc.freeze()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    trainable = {
+        name: parameter.detach().clone()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+    try:
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            # About names that the oldest release allowed does not know by their new ones.
+            warnings.simplefilter("ignore", FutureWarning)
+            yield trainable
+    finally:
+        gc.unfreeze()
+        logging.set_verbosity(verbosity)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        if patched is None:
+            base.__dict__.pop("forward", None)
+        else:
+            base.forward = patched
+        if use_cache is not None:
+            base.config.use_cache = use_cache
+        for parameter in model.parameters():
+            parameter.grad = None
+        model.eval()

@@ -1,0 +1,291 @@
+"""One enforced answer: what may come next at every place, and what follows from a choice.
+
+At every place an answer may copy on, open one of the allowed tags, or close the last one; of these
+the most probable is taken (greedy). Enter the logits of tokens fed; leave the tokens to feed next
+and, at the end, an answer whose text is the source's own, character by character.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmedlora.model.copying import Draft, SourceTokens, TagNode
+from fedmedlora.tasks.example import CLOSING
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What holds for all answers.
+
+    Attributes:
+        tokens: of the tokenizer.
+        draft: copied tokens checked at once.
+        depth: how deep tags may nest.
+        open_bias: added to the logit of beginning a tag.
+        end: the end-of-sequence token.
+    """
+
+    tokens: SourceTokens
+    draft: int
+    depth: int
+    open_bias: float
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """A token that copies the source up to ``end``; ``drafted`` if it is the draft's own."""
+
+    end: int
+    drafted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A place at which a choice is due: before ``draft[at]``, the text written to ``position``."""
+
+    draft: Draft
+    at: int
+    position: int
+
+
+class EnforcedAnswer:
+    """The state of one answer.
+
+    Args:
+        source: what it copies.
+        openings: the opening tags that it may use.
+        prompt: token ids; the last is fed first.
+        rules: of all answers.
+    """
+
+    def __init__(
+        self, source: str, openings: Sequence[str], prompt: Sequence[int], rules: Rules
+    ) -> None:
+        self._source, self._rules = source, rules
+        self._last = len(source.rstrip())  # from here on nothing is left to mark
+        self._root = rules.tokens.trie(openings)
+        self._here = _Place(rules.tokens.draft(source, 0), 0, 0)
+        self._pending = list(prompt[-1:])
+        self._text = ""
+        self._open: list[str] = []
+        self._fresh = 0  # tags opened since something other than white space was copied
+        self._leaning = False  # the last token was chosen because it makes room for a tag
+        self._node: TagNode | None = None  # the tag begun, where its next token is to be chosen
+        # Where the answer is if the token that seemed to begin a tag was a copy: before "<5 mg"
+        # some tokenizers begin both with the same token, and only the next one tells.
+        self._rival: _Place | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to choose."""
+        here = self._here
+        return self._node is None and (
+            here.position >= self._last or here.at >= len(here.draft.ids)
+        )
+
+    def finish(self) -> str:
+        """The whole answer: what is open is closed, behind its last word."""
+        text = self._text + self._source[self._here.position :]
+        words = text.rstrip()
+        return words + CLOSING * len(self._open) + text[len(words) :]
+
+    def feed(self) -> list[int]:
+        """What must be fed, then as much of the draft as is to be checked."""
+        if self._node is not None and self._rival is None:
+            return self._pending
+        place = self._rival or self._here
+        return [*self._pending, *place.draft.ids[place.at : place.at + self._rules.draft - 1]]
+
+    def wanted(self) -> Iterator[int]:
+        """Every token whose logit ``advance`` may ask for."""
+        yield from self._root.children
+        if self._node is not None:
+            yield from self._node.children
+            yield self._rules.end
+            if self._rival is None:
+                return
+        place = self._rival or self._here
+        stop = min(place.at + self._rules.draft, len(place.draft.ids))
+        position = place.position
+        for at in range(place.at, stop):
+            yield place.draft.ids[at]
+            end = place.draft.ends[at]
+            if place.draft.clean[at]:
+                yield from self._rules.tokens.others(self._source, position, end)
+            position = end
+
+    def advance(self, logits: Logits, columns: Mapping[int, int]) -> int:
+        """Do what the logits say.
+
+        Args:
+            logits: (tokens fed, columns); a row says what may follow that token.
+            columns: token -> column, of ``wanted``.
+
+        Returns:
+            how many of the fed tokens stay.
+        """
+        fed = len(self._pending)
+        if self._node is not None and not self._go_on(self._node, logits[fed - 1], columns):
+            return fed
+        last = 0
+        for accepted in range(self._rules.draft):
+            if self.done:
+                return fed + accepted
+            token = self._choose(logits[fed - 1 + accepted], columns)
+            if token is None:
+                return fed + accepted
+            last = token
+        # The token accepted last was not fed: its logits are still due.
+        self._pending = [last]
+        return fed + self._rules.draft - 1
+
+    def _choose(self, logits: Logits, columns: Mapping[int, int]) -> int | None:
+        """Make one choice; the draft's next token if that is it, None if the draft ends here."""
+        copies, tags = self._copies(self._here), self._tags(self._here.position, self._fresh)
+        if not self._here.draft.clean[self._here.at]:
+            tags = {}
+        token, _ = self._best(logits, columns, copies=copies, tags=tags)
+        copy, tag = copies.get(token), tags.get(token)
+        leaned, self._leaning = self._leaning, False
+        if tag is not None and copy is not None:
+            self._pending, self._node, self._rival = [token], tag, self._after(copy)
+            self._leaning = leaned
+        elif tag is not None:
+            self._pending = []
+            self._follow(token, tag)
+        elif copy is not None:
+            self._copy(self._after(copy))
+            if copy.drafted:
+                return token
+            self._pending, self._leaning = [token], True
+        return None
+
+    def _go_on(self, node: TagNode, logits: Logits, columns: Mapping[int, int]) -> bool:
+        """Choose the next token of the tag begun; True if it was no tag but a copy."""
+        ways = self._ways(node, self._here.position, self._fresh)
+        # A choice that the bias has already made is not made again.
+        settled = self._rival is None and not any(way.closes for way in ways.values())
+        token, score = self._best(logits, columns, copies={}, tags=ways, settled=settled)
+        if self._rival is not None:
+            place, self._rival = self._rival, None
+            if score <= self._score_of_copying(place, logits, columns):
+                self._node = None
+                self._leaning = False
+                self._copy(place)
+                return True
+            self._leaning = False
+        self._pending = []
+        self._follow(token, ways[token])
+        return False
+
+    def _score_of_copying(self, place: _Place, logits: Logits, columns: Mapping[int, int]) -> float:
+        if place.at >= len(place.draft.ids):
+            return float(logits[columns[self._rules.end]])
+        tags = self._tags(place.position, 0) if place.draft.clean[place.at] else {}
+        return self._best(logits, columns, copies=self._copies(place), tags=tags)[1]
+
+    def _best(
+        self,
+        logits: Logits,
+        columns: Mapping[int, int],
+        *,
+        copies: Mapping[int, _Copy],
+        tags: Mapping[int, TagNode],
+        settled: bool = False,
+    ) -> tuple[int, float]:
+        """The best token and its score; among equals a copy, then what comes first."""
+        bias = 0.0 if self._leaning or settled else self._rules.open_bias
+        best, score = -1, -np.inf
+        room = bias if self._may_open(self._here.position) else 0.0
+        for token, copy in copies.items():
+            value = float(logits[columns[token]]) + (0.0 if copy.drafted else room)
+            if value > score:
+                best, score = token, value
+        closing = self._may_close(self._fresh)
+        for token, node in tags.items():
+            value = float(logits[columns[token]])
+            if not (closing and node.closes):
+                value += bias
+            if value > score:
+                best, score = token, value
+        return best, score
+
+    def _may_open(self, position: int) -> bool:
+        return len(self._open) < self._rules.depth and position < self._last
+
+    def _may_close(self, fresh: int) -> bool:
+        return bool(self._open) and not fresh
+
+    def _copies(self, place: _Place) -> dict[int, _Copy]:
+        draft, at = place.draft, place.at
+        copies = {draft.ids[at]: _Copy(draft.ends[at], drafted=True)}
+        may_open = self._may_open(place.position)
+        if not draft.clean[at] or not (may_open or self._open):
+            return copies
+        others = self._rules.tokens.others(self._source, place.position, draft.ends[at])
+        for token, end in others.items():
+            # Inside a tag that cannot hold another, white space makes room for nothing.
+            if may_open or not self._source[place.position : end].isspace():
+                copies.setdefault(token, _Copy(end, drafted=False))
+        return copies
+
+    def _tags(self, position: int, fresh: int) -> dict[int, TagNode]:
+        return self._ways(self._root, position, fresh)
+
+    def _ways(self, node: TagNode, position: int, fresh: int) -> dict[int, TagNode]:
+        """The children of ``node`` that lead to a tag that may stand here."""
+        opening, closing = self._may_open(position), self._may_close(fresh)
+        if not opening and not closing:
+            return {}
+        # The same tag twice around the same words would say nothing more.
+        barred = frozenset(self._open[len(self._open) - fresh :])
+        return {
+            token: child
+            for token, child in node.children.items()
+            if (opening and (child.opens - barred if barred else child.opens))
+            or (closing and child.closes)
+        }
+
+    def _after(self, copy: _Copy) -> _Place:
+        here = self._here
+        if copy.drafted:
+            return _Place(here.draft, here.at + 1, copy.end)
+        return _Place(self._rules.tokens.draft(self._source, copy.end), 0, copy.end)
+
+    def _copy(self, place: _Place) -> None:
+        written = self._source[self._here.position : place.position]
+        self._text += written
+        if written.strip():
+            self._fresh = 0
+        self._here = place
+
+    def _follow(self, token: int, node: TagNode) -> None:
+        """Enter a tag by ``token``; go on while only one way leads on."""
+        self._pending.append(token)
+        while node.tag is None:
+            ways = self._ways(node, self._here.position, self._fresh)
+            if len(ways) > 1:
+                self._node = node
+                return
+            [(token, node)] = ways.items()
+            self._pending.append(token)
+        self._node = None
+        position = self._here.position
+        if node.tag == CLOSING:
+            words = self._text.rstrip()
+            self._text = words + CLOSING + self._text[len(words) :]
+            self._open.pop()
+        else:
+            while self._source[position].isspace():
+                position += 1
+            self._text += self._source[self._here.position : position] + node.tag
+            self._open.append(node.tag)
+            self._fresh += 1
+        self._here = _Place(self._rules.tokens.draft(self._source, position), 0, position)
