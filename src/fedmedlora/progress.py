@@ -43,22 +43,15 @@ def show_progress() -> Iterator[OnEvent]:
         yield _tell_done
         return
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
     with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
+        # In a narrow terminal the words give way (they wrap), not the time left.
+        TextColumn("{task.description}", table_column=Column(no_wrap=False)),
+        BarColumn(bar_width=12, table_column=Column(no_wrap=True)),
         TextColumn("left"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
         console=Console(stderr=True),
         # Tables go to stdout, which may be a file.
         redirect_stdout=False,
@@ -118,9 +111,9 @@ class MethodProgress:
             self._rounds = max(self._rounds, number)
             self._steps[site] = steps
             self._reached[number, site] = step
-            loss = facts.get("loss")
-            told = f"  loss {loss:.3f}" if isinstance(loss, float) else ""
-            self._train(f"round {number}/{self._rounds}  {site}  step {step}/{steps}{told}")
+            # The name of a single site is in the method's already.
+            where = "" if self.method.endswith(f"/{site}") else f"{site}  "
+            self._train(f"round {number}/{self._rounds}  {where}step {step}/{steps}")
         elif kind == "tuning":
             self.stage = "tuning"
             self.done, self.total = 0, None
@@ -129,7 +122,7 @@ class MethodProgress:
             cohort = str(facts.get("cohort", ""))
             self.stage = f"decoding {cohort}"
             self.done, self.total = int(_number(facts, "done")), int(_number(facts, "total"))
-            self.description = f"{self.method}  {self.stage}"
+            self.description = f"{self.method}  {self.stage} {self.done}/{self.total}"
 
     def _train(self, what: str) -> None:
         self.stage = "training"
@@ -149,6 +142,7 @@ class Bars:
         self._progress = progress
         self._study: TaskID | None = None
         self._running: dict[str, tuple[TaskID, MethodProgress]] = {}
+        self._done = self._learned = 0
 
     def tell(self, kind: str, facts: dict[str, object]) -> None:
         """Take one event."""
@@ -156,7 +150,8 @@ class Bars:
             methods: Any = facts.get("methods") or ()
             # Dictionaries are looked up while scoring: nothing tells when one is done.
             learned = [name for name in methods if not str(name).startswith("dictionary")]
-            self._study = self._progress.add_task("methods", total=len(learned))
+            self._learned = len(learned)
+            self._study = self._progress.add_task(self._summary(), total=self._learned)
             return
         method = facts.get("method")
         if not isinstance(method, str):
@@ -178,12 +173,16 @@ class Bars:
             task, description=shown.description, completed=shown.done, total=shown.total
         )
 
+    def _summary(self) -> str:
+        return f"methods done {self._done}/{self._learned}"
+
     def _end(self, method: str, facts: dict[str, object]) -> None:
         running = self._running.pop(method, None)
         if running is not None:
             self._progress.remove_task(running[0])
         if self._study is not None:
-            self._progress.advance(self._study)
+            self._done += 1
+            self._progress.update(self._study, completed=self._done, description=self._summary())
         self._progress.console.print(done_line(facts), highlight=False, markup=False)
 
 

@@ -18,7 +18,7 @@ def test_training_says_round_site_and_step_and_counts_the_steps_of_all_rounds():
     shown.tell("round", {"round": 1, "rounds": 3})
     shown.tell(*step("fed-medlora", "icu", number=30))
     shown.tell(*step("fed-medlora", "ward", number=6))
-    assert shown.description == "fed-medlora  round 1/3  ward  step 6/30  loss 0.500"
+    assert shown.description == "fed-medlora  round 1/3  ward  step 6/30"
     # Two sites are known: 3 rounds of 2 x 30 steps.
     assert (shown.done, shown.total) == (36, 180)
 
@@ -35,7 +35,8 @@ def test_a_later_round_goes_on_from_the_earlier_ones():
 def test_decoding_is_a_stage_of_its_own():
     shown = MethodProgress("zero-shot")
     shown.tell("decoding", {"cohort": "icu", "done": 64, "total": 90})
-    assert (shown.description, shown.done, shown.total) == ("zero-shot  decoding icu", 64, 90)
+    assert shown.description == "zero-shot  decoding icu 64/90"
+    assert (shown.done, shown.total) == (64, 90)
 
 
 def test_each_running_method_has_a_bar_and_none_when_it_is_done():
@@ -46,9 +47,9 @@ def test_each_running_method_has_a_bar_and_none_when_it_is_done():
     bars.tell(*step("single-site/icu", "icu", number=3))
     bars.tell("decoding", {"method": "zero-shot", "cohort": "icu", "done": 1, "total": 2})
     assert [task.description for task in progress.tasks] == [
-        "methods",
-        "zero-shot  decoding icu",
-        "single-site/icu  round 1/1  icu  step 3/30  loss 0.500",
+        "methods done 0/2",
+        "zero-shot  decoding icu 1/2",
+        "single-site/icu  round 1/1  step 3/30",
     ]
     bars.tell("method-done", {"method": "zero-shot", "seconds": 2})
     assert [task.description.split()[0] for task in progress.tasks] == [
