@@ -1,6 +1,6 @@
 """Make the embedded backbone: a small Llama and its tokenizer, from open medical text.
 
-    python scripts/make_backbone.py PRETRAINING_FOLDER OUT [--steps N] [--minutes-note TEXT]
+    python scripts/make_backbone.py PRETRAINING_FOLDER OUT [--steps N]
 
 PRETRAINING_FOLDER holds medquad.jsonl.gz and medquad_names.jsonl.gz (MedQuAD, CC BY 4.0). Seeded;
 one thread. The card (CARD.md) written beside the weights says what the model saw.
@@ -21,6 +21,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from backbone.card import held_out_in, write_card
 from backbone.exercises import ExerciseMaker
 from backbone.priming import prime_copying
 from backbone.shorthand import make_shorthand
@@ -28,6 +29,8 @@ from backbone.text import OpenText, read_open_text, words_of
 from backbone.tokenizer import train_tokenizer
 from backbone.training import Plan, new_model, train
 from backbone.weak_labels import NameIndex, cluster_words, label
+
+GENERATED_LINES_CHECKED = 60_000
 
 
 def _lines(source: OpenText, seed: int) -> Iterator[str]:
@@ -78,16 +81,27 @@ def main() -> None:
         model, tokenizer, maker, plan=plan, save=save, report=lambda line: print(line, flush=True)
     )
     save(plan.steps)
+    held_open, held_terms = held_out_in([*segments, *(name.words for name in source.names)])
+    lines = random.Random(plan.seed + 2)
+    held_generated, _ = held_out_in(
+        make_shorthand(lines).words for _ in range(GENERATED_LINES_CHECKED)
+    )
     facts = {
-        "plan": asdict(plan),
+        **asdict(plan),
+        "vocabulary": len(tokenizer),
         "parameters": model.num_parameters(),
         "tokens_seen": seen,
         "documents": source.documents,
         "words_of_open_text": source.words,
         "segments": len(segments),
         "seconds": round(time.monotonic() - started),
+        "held_out_terms": held_terms,
+        "held_out_open": held_open,
+        "held_out_generated": held_generated,
+        "generated_lines": GENERATED_LINES_CHECKED,
     }
     (arguments.out / "making.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (arguments.out / "CARD.md").write_text(write_card(facts))
 
 
 if __name__ == "__main__":

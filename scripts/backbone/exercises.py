@@ -102,9 +102,7 @@ class ExerciseMaker:
 
     def _segment(self, among: Sequence[int] | None, longest: int) -> int:
         for _ in range(50):
-            index = (
-                self._rng.choice(among) if among else self._rng.randrange(len(self._segments))
-            )
+            index = self._rng.choice(among) if among else self._rng.randrange(len(self._segments))
             if len(self._segments[index]) <= longest:
                 return index
         return min(
@@ -206,20 +204,18 @@ class ExerciseMaker:
         else:
             owners = sorted({o[3] for o in owned})
             chosen = (
-                rng.choice(owners)
-                if owners and rng.random() < 0.75
-                else rng.randrange(len(heads))
+                rng.choice(owners) if owners and rng.random() < 0.75 else rng.randrange(len(heads))
             )
             shown = [Tag(heads[chosen][0], heads[chosen][1], name)]
             mine = _flat([(a, b, asked[c]) for a, b, c, h in owned if h == chosen], rng)
             marked = [Tag(a, b, c) for a, b, c in mine]
-        return Exercise(
-            ("of", *request), tuple(words), tuple(shown), tuple(sorted(marked, key=lambda t: t.start))
-        )
+        marked.sort(key=lambda tag: tag.start)
+        return Exercise(("of", *request), tuple(words), tuple(shown), tuple(marked))
 
     def _owned(self, longest: int) -> Exercise:
         rng = self._rng
-        index = self._segment(self._with[rng.choice(("quantity", "time", "bracket", "number", "exam"))], longest)
+        among = self._with[rng.choice(("quantity", "time", "bracket", "number", "exam"))]
+        index = self._segment(among, longest)
         words, spans = self._segments[index], self._labels[index]
         heads = _flat([s for s in spans if s[2] in _HEADS], rng)
         if not heads:

@@ -57,6 +57,4 @@ def prime_copying(model: LlamaForCausalLM, *, seed: int) -> None:
         copied = basis[:, start : start + size]
         second.v_proj.weight.data[rows, content][: copied.shape[1]] = copied.T
         second.o_proj.weight.data[content, rows] = 0.0
-        second.o_proj.weight.data[content, start : start + copied.shape[1]] = (
-            _COPY * scale * copied
-        )
+        second.o_proj.weight.data[content, start : start + copied.shape[1]] = _COPY * scale * copied

@@ -1,4 +1,4 @@
-"""Generated shorthand: invented names with numbers, units and list marks, and who owns which number.
+"""Generated shorthand: invented names with numbers and units, and who owns which number.
 
 The open text has few doses, ranges and list lines. This makes lines of that shape from invented
 words (syllables at random, no real term), so that the backbone can copy unseen words and can tie

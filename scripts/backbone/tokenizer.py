@@ -9,8 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-from tokenizers import processors, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import PreTrainedTokenizerFast
 
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
@@ -40,9 +49,7 @@ def train_tokenizer(lines: Iterator[str], *, size: int) -> PreTrainedTokenizerFa
         show_progress=False,
     )
     tokenizer.train_from_iterator(lines, trainer)
-    tokenizer.add_tokens(
-        [AddedToken(part, normalized=False, special=False) for part in TAG_PARTS]
-    )
+    tokenizer.add_tokens([AddedToken(part, normalized=False, special=False) for part in TAG_PARTS])
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
     )

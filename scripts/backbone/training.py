@@ -13,6 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from .exercises import Exercise, ExerciseMaker, Tag
 
+#: Token ids, where the text starts, where the answer starts.
+_Coded = tuple[list[int], int, int]
 _REQUESTS = (("mark",), ("find", "and", "mark"), ("tag",))
 
 
@@ -66,11 +68,12 @@ class Encoder:
                 ids += self._ids(word)
         return ids
 
-    def encode(self, exercise: Exercise) -> tuple[list[int], int, int]:
+    def encode(self, exercise: Exercise) -> _Coded:
         """Token ids, where the text starts, and where the answer starts."""
         rng = self._rng
         ids = [self._tokenizer.bos_token_id]
-        for word in (*rng.choice(_REQUESTS), ":", *exercise.request, "\n", "###", "text", ":", "\n"):
+        request = (*rng.choice(_REQUESTS), ":", *exercise.request)
+        for word in (*request, "\n", "###", "text", ":", "\n"):
             ids += self._ids(word)
         text = len(ids)
         ids += self._tagged(exercise.words, exercise.shown, '" id="')
@@ -103,8 +106,8 @@ def new_model(plan: Plan, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalL
 
 
 def _batch(
-    maker: ExerciseMaker, encoder: Encoder, plan: Plan, progress: float, pool: list[tuple[list[int], int, int]]
-) -> list[tuple[list[int], int, int]]:
+    maker: ExerciseMaker, encoder: Encoder, plan: Plan, progress: float, pool: list[_Coded]
+) -> list[_Coded]:
     """A batch of similar lengths, from a pool that is refilled as the curriculum goes on."""
     if not pool:
         longest = 10 if progress < 0.04 else 20 if progress < 0.10 else 45
@@ -113,7 +116,7 @@ def _batch(
         pool += sorted((d for d in drawn if len(d[0]) <= 320), key=lambda d: len(d[0]))
     # A random run of neighbours in length keeps padding small without ordering the training.
     at = random.Random(len(pool) * 7919 + int(progress * 1e6)).randrange(len(pool))
-    batch: list[tuple[list[int], int, int]] = []
+    batch: list[_Coded] = []
     while pool and (not batch or (len(batch) + 1) * max(len(b[0]) for b in batch) <= plan.tokens):
         at = min(at, len(pool) - 1)
         batch.append(pool.pop(at))
@@ -155,7 +158,7 @@ def train(
     muon = torch.optim.Muon(matrices, lr=plan.matrix_rate, weight_decay=0.01, momentum=0.95)
     adamw = torch.optim.AdamW(others, lr=plan.other_rate, betas=(0.9, 0.95), weight_decay=0.0)
     pad, eos = tokenizer.pad_token_id, tokenizer.eos_token_id
-    pool: list[tuple[list[int], int, int]] = []
+    pool: list[_Coded] = []
     seen, started = 0, time.monotonic()
     sums = {"loss": 0.0, "copies": 0.0, "tags": 0.0, "n": 0.0}
     opening = tokenizer.convert_tokens_to_ids('<span class="')
@@ -168,8 +171,8 @@ def train(
         progress = step / plan.steps
         scale = _rate_scale(step, progress, plan)
         for optimiser, rate in ((muon, plan.matrix_rate), (adamw, plan.other_rate)):
-            for group in optimiser.param_groups:
-                group["lr"] = rate * scale
+            for settings in optimiser.param_groups:
+                settings["lr"] = rate * scale
         batch = _batch(maker, encoder, plan, progress, pool)
         width = max(len(b[0]) for b in batch)
         ids = torch.full((len(batch), width), pad)
@@ -190,9 +193,9 @@ def train(
         logits = model.lm_head(hidden[:, :-1][wanted])
         losses = functional.cross_entropy(logits, targets, reduction="none")
         loss = (losses * scale_of).sum() / scale_of.sum()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        muon.step()
+        muon.step()  # type: ignore[no-untyped-call]
         adamw.step()
         model.zero_grad(set_to_none=True)
         seen += sum(len(b[0]) for b in batch)

@@ -57,6 +57,7 @@ _DISORDER_HEADS = frozenset(
     "stenosis fatigue nausea vomiting diarrhea constipation headache cough edema".split()
 )
 _DISORDER_SUFFIX = re.compile(r"\w{3,}(itis|emia|osis|oma|pathy|algia|plegia|penia|uria|trophy)$")
+_JOINS = frozenset(".,-/")
 _TIME = frozenset("second minute hour day week month year night morning evening decade".split())
 _TIME |= frozenset(word + "s" for word in _TIME)
 
@@ -79,7 +80,9 @@ CLASS_WORDS: dict[str, tuple[str, ...]] = {
     "literal": ("exactly", "this", "here"),
     "cluster": ("like", "similar", "group"),
 }
-_DISORDER_KINDS = frozenset("T047 T019 T033 T191 T046 T037 T184 T048 T020 T049 T190 phenotype".split())
+_DISORDER_KINDS = frozenset(
+    "T047 T019 T033 T191 T046 T037 T184 T048 T020 T049 T190 phenotype".split()
+)
 
 
 class NameIndex:
@@ -146,6 +149,10 @@ def _of_kind(kind: str, last: str) -> list[str]:
     return [head] if head else []
 
 
+def _is_unit(word: str) -> bool:
+    return word == "%" or word.isalpha()
+
+
 def _numbers(words: Sequence[str]) -> list[Span]:
     found: list[Span] = []
     at = 0
@@ -154,14 +161,13 @@ def _numbers(words: Sequence[str]) -> list[Span]:
             at += 1
             continue
         end = at + 1
-        while end + 1 < len(words) and words[end] in (".", ",", "-", "/") and words[end + 1].isdigit():
+        while end + 1 < len(words) and words[end] in _JOINS and words[end + 1].isdigit():
             end += 2
         found.append((at, end, "number"))
         if end < len(words) and words[end] in _TIME:
             found.append((at, end + 1, "time"))
-        elif end < len(words) and (words[end] == "%" or words[end].isalpha()):
-            if words[end] not in STOPWORDS:
-                found.append((at, end + 1, "quantity"))
+        elif end < len(words) and words[end] not in STOPWORDS and _is_unit(words[end]):
+            found.append((at, end + 1, "quantity"))
         at = end
     return found
 
@@ -235,10 +241,11 @@ def cluster_words(
                     pairs[r, slot] += 1.0 / abs(offset)
     keys = np.array(list(pairs), dtype=np.int64)
     values = np.array(list(pairs.values()))
-    counts = coo_matrix((values, (keys[:, 0], keys[:, 1]))).tocsr()
+    counts = coo_matrix((values, (keys[:, 0], keys[:, 1])))
     rows, columns = np.asarray(counts.sum(1)).ravel(), np.asarray(counts.sum(0)).ravel()
-    counts = counts.tocoo()
-    pmi = np.log(counts.data * values.sum() / (rows[counts.row] * columns[counts.col] ** 0.75 * columns.sum() ** 0.25))
+    # Contexts are smoothed (Levy et al. 2015), or rare ones would rule.
+    expected = rows[counts.row] * columns[counts.col] ** 0.75 * columns.sum() ** 0.25
+    pmi = np.log(counts.data * values.sum() / expected)
     keep = pmi > 0
     matrix = coo_matrix((pmi[keep], (counts.row[keep], counts.col[keep])), shape=counts.shape)
     rng = np.random.default_rng(seed)

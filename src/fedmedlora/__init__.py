@@ -1,4 +1,4 @@
-"""Federated, parameter-efficient training of language models for clinical information extraction."""
+"""Federated LoRA training of language models for clinical information extraction."""
 
 from importlib.metadata import PackageNotFoundError, version
 

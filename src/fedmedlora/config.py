@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from fedmedlora.errors import ConfigError
 from fedmedlora.schema import DEFAULT_SCHEME, Scheme
+from fedmedlora.strict_yaml import load_yaml
 
 Coverage = Literal["exhaustive", "partial", "none"]
 Method = Literal[
@@ -271,7 +272,7 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text") from error
     try:
-        content = yaml.safe_load(text)
+        content = load_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)

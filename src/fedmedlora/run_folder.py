@@ -1,12 +1,12 @@
 """The run folder: what a study leaves behind, written so that an interruption spoils nothing.
 
-    study.yaml        the study as resolved         versions.json   of the packages used
-    data.json         what was read, made and cut   rounds.jsonl    one line a round and method
-    scores.json       see docs/scoring.md           readings.json   what became of the raw answers
-    answers/METHOD/COHORT.jsonl                     raw answers, always kept
-    predictions/METHOD/TASK/COHORT.jsonl            documents as read from them
-    adapters/METHOD/                                opens with PeftModel.from_pretrained
-    federation/METHOD/                              checkpoints, to resume from
+study.yaml        the study as resolved         versions.json   of the packages used
+data.json         what was read, made and cut   rounds.jsonl    one line a round and method
+scores.json       see docs/scoring.md           readings.json   what became of the raw answers
+answers/METHOD/COHORT.jsonl                     raw answers, always kept
+predictions/METHOD/TASK/COHORT.jsonl            documents as read from them
+adapters/METHOD/                                opens with PeftModel.from_pretrained
+federation/METHOD/                              checkpoints, to resume from
 """
 
 from __future__ import annotations
@@ -127,7 +127,9 @@ class RunFolder:
         """
         file = self.path / "answers" / method / f"{cohort}.jsonl"
         try:
-            records = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+            records = [
+                json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line
+            ]
             by_id = {record["example"]: record["answer"] for record in records}
         except FileNotFoundError as error:
             raise RunError(f"{file} is missing: the run has not come that far") from error

@@ -8,7 +8,6 @@ it stopped when it is started again on the same folder.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +25,7 @@ from fedmedlora.evaluation.dictionary import (
 )
 from fedmedlora.evaluation.records import Cohort, ScoreRecord, score_cohorts
 from fedmedlora.evaluation.tables import Table
+from fedmedlora.method_run import run_method
 from fedmedlora.run_folder import RunFolder
 from fedmedlora.schema import Document, Scheme
 from fedmedlora.study_data import CohortData, StudyData, load_data
@@ -84,79 +84,6 @@ def run_study(study: Study, out: Path, *, on_event: OnEvent | None = None) -> No
             run_method(runner, label, data=data, folder=folder, on_event=tell)
     _collect_rounds(folder, labels)
     rescore(out, data=data)
-
-
-def run_method(
-    runner: MethodRunner, label: str, *, data: StudyData, folder: RunFolder, on_event: OnEvent
-) -> None:
-    """Train a method if it trains, decode every cohort, keep the raw answers and the adapter."""
-    started = time.monotonic()
-    on_event("method", {"method": label})
-    trained = None if label == "zero-shot" else runner.train(label)
-    biases = dict.fromkeys(runner.settings.tasks, 0.0) if trained is None else trained.open_biases
-    if trained is not None:
-        _keep_adapter(runner, label, trained.adapter, dict(biases), folder)
-    for cohort in data.cohorts:
-        examples, _ = build_examples(
-            cohort.documents, covers=cohort.covers, scheme=runner.scheme, settings=runner.settings
-        )
-
-        def told(done: int, name: str = cohort.name, total: int = len(examples)) -> None:
-            on_event("decoding", {"method": label, "cohort": name, "done": done, "total": total})
-
-        answers = runner.decode(
-            None if trained is None else trained.adapter, examples, biases, on_done=told
-        )
-        folder.write_answers(label, cohort.name, zip(examples, answers, strict=True))
-    seconds = time.monotonic() - started
-    folder.write_json(
-        f"answers/{label}/done.json",
-        {
-            "method": label,
-            "seconds": round(seconds, 2),
-            "open_bias": dict(biases),
-            "backbone_parameters": int(runner.bench.backbone.model.num_parameters()),
-            "adapter_parameters": runner.bench.manifest.size,
-            "rounds": [] if trained is None else [r.to_dict() for r in trained.records],
-        },
-    )
-    on_event("method-done", {"method": label, "seconds": seconds})
-
-
-def _keep_adapter(
-    runner: MethodRunner, label: str, adapter: Any, biases: dict[str, float], folder: RunFolder
-) -> None:
-    import shutil
-
-    from fedmedlora.model.adapter import save_adapter
-
-    place = folder.path / "adapters" / label
-    if place.exists():
-        shutil.rmtree(place)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    save_adapter(adapter, place, base_model=runner.bench.backbone.path)
-    study = runner.study
-    covers = frozenset().union(*(site.covers for site in runner.data.sites))
-    if label.startswith(SINGLE):
-        covers = runner.data.site(label.removeprefix(SINGLE)).covers
-    record = {
-        "backbone": study.backbone.name,
-        "precision": study.backbone.precision,
-        "scheme": {
-            "mains": dict(runner.scheme.mains),
-            "modifiers": dict(runner.scheme.modifiers),
-            "pairs": {main: list(types) for main, types in runner.scheme.pairs.items()},
-        },
-        "task": study.task.model_dump(mode="json"),
-        "covers": [name for name in runner.scheme.types if name in covers],
-        "decoding": {
-            "batch": study.decoding.batch,
-            "draft": study.decoding.draft,
-            "depth": study.decoding.depth,
-            "open_bias": biases,
-        },
-    }
-    write_text(place / "task.json", json.dumps(record, indent=1) + "\n")
 
 
 def _describe(study: Study, data: StudyData) -> dict[str, Any]:
@@ -287,4 +214,6 @@ def study_tables(out: Path) -> list[Table]:
     records = [ScoreRecord(**record) for record in folder.read_json("scores.json")]
     if not records:
         raise RunError(f"{out} has no scores")
-    return run_tables(records, {label: folder.done(label) for label in method_labels(folder.study())})
+    return run_tables(
+        records, {label: folder.done(label) for label in method_labels(folder.study())}
+    )

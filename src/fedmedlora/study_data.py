@@ -78,8 +78,10 @@ def load_data(study: Study) -> StudyData:
         cohorts.append(CohortData(name, drawn["test"], covers))
     for name, cohort in study.cohorts.items():
         cohorts.append(_read_cohort(name, cohort, study, scheme=scheme))
-    server = () if study.server_validation is None else tuple(
-        read_documents(Path(study.root) / study.server_validation)
+    server = (
+        ()
+        if study.server_validation is None
+        else tuple(read_documents(Path(study.root) / study.server_validation))
     )
     return StudyData(tuple(sites), tuple(cohorts), server)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from fedmedlora.config import Study
 from fedmedlora.errors import ConfigError
+from fedmedlora.evaluation.open_bias import choose_open_biases
 from fedmedlora.federation.plan import FederationPlan, RoundRecord
 from fedmedlora.federation.run import run_federation
 from fedmedlora.federation.site import AdapterSite, Workbench, set_up_workbench
@@ -27,7 +28,6 @@ from fedmedlora.study_data import POOLED, SiteData, StudyData
 from fedmedlora.tasks.build import BuildReport, build_examples
 from fedmedlora.tasks.example import Example
 from fedmedlora.tasks.settings import TaskSettings
-from fedmedlora.evaluation.open_bias import choose_open_biases
 
 #: (kind, facts) of progress; see ``study.run_study``.
 OnEvent = Callable[[str, dict[str, object]], None]
@@ -100,9 +100,7 @@ class MethodRunner:
     def _examples(
         self, documents: Sequence[Document], covers: frozenset[str]
     ) -> tuple[list[Example], BuildReport]:
-        return build_examples(
-            documents, covers=covers, scheme=self.scheme, settings=self.settings
-        )
+        return build_examples(documents, covers=covers, scheme=self.scheme, settings=self.settings)
 
     def _sites(self, label: str) -> tuple[SiteData, ...]:
         if label.startswith(SINGLE):
@@ -121,7 +119,9 @@ class MethodRunner:
         settings = training_settings(self.study)
         if label == "centralised":
             pooled = [row for site in sites for row in rows[site.name].train]
-            workers = {POOLED: self._worker(POOLED, pooled, [], label, _times(settings, len(sites)))}
+            workers = {
+                POOLED: self._worker(POOLED, pooled, [], label, _times(settings, len(sites)))
+            }
         else:
             workers = {
                 name: self._worker(name, part.train, part.validation, label, settings)
@@ -143,16 +143,21 @@ class MethodRunner:
             base_model=self.study.backbone.name,
         )
         folder = self._folder / "federation" / label
+
+        def tell(kind: str, /, **facts: object) -> None:
+            if kind == "round":
+                told = {"method": label, "round": facts["round"], "rounds": facts["rounds"]}
+                self._on_event("round", told)
+
         result = run_federation(
             plan,
             self.bench.initial,
             workers=workers,
             folder=folder,
             server_losses=self._server_losses,
-            on_event=lambda kind, **facts: self._federation_event(label, kind, facts),
+            on_event=tell,
             resume=folder.exists(),
         )
-        biases = dict.fromkeys(self.settings.tasks, 0.0)
         bias = self.study.decoding.open_bias
         if bias == "validation":
             biases = self._tune(label, sites, result.adapter)
@@ -191,12 +196,6 @@ class MethodRunner:
             on_step=step,
         )
 
-    def _federation_event(self, label: str, kind: str, facts: Mapping[str, Any]) -> None:
-        if kind == "round":
-            self._on_event(
-                "round", {"method": label, "round": facts["round"], "rounds": facts["rounds"]}
-            )
-
     def _server_losses(self, adapters: Sequence[Adapter]) -> list[float]:
         """Mean loss of each adapter on the server's own validation notes."""
         documents = self.data.server_validation
@@ -211,9 +210,7 @@ class MethodRunner:
             losses.append(mean_loss(self.bench.model, rows)[0])
         return losses
 
-    def _tune(
-        self, label: str, sites: Sequence[SiteData], adapter: Adapter
-    ) -> dict[str, float]:
+    def _tune(self, label: str, sites: Sequence[SiteData], adapter: Adapter) -> dict[str, float]:
         candidates = self.study.decoding.open_biases
 
         def answers(examples: Sequence[Example], bias: float) -> list[str]:
@@ -256,9 +253,7 @@ class MethodRunner:
             if (mode or self.study.decoding.mode) == "free":
                 from fedmedlora.model.generation import generate_answers
 
-                made = generate_answers(
-                    model, tokenizer, chosen, batch=self.study.decoding.batch
-                )
+                made = generate_answers(model, tokenizer, chosen, batch=self.study.decoding.batch)
                 told(len(chosen))
             else:
                 settings = decoding_settings(self.study, open_biases[task])

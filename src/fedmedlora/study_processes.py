@@ -25,9 +25,7 @@ _POLL_S = 0.2
 _worker: dict[str, Any] = {}
 
 
-def run_side_by_side(
-    study: Study, out: Path, labels: Sequence[str], *, on_event: OnEvent
-) -> None:
+def run_side_by_side(study: Study, out: Path, labels: Sequence[str], *, on_event: OnEvent) -> None:
     """Run methods in ``study.runtime.processes`` processes.
 
     Raises:
@@ -79,8 +77,8 @@ def _open(study: Study, out: Path, events: Any) -> None:
 
 
 def _run(label: str) -> None:
+    from fedmedlora.method_run import run_method
     from fedmedlora.run_folder import RunFolder
-    from fedmedlora.study import run_method
     from fedmedlora.study_data import load_data
     from fedmedlora.study_methods import MethodRunner
 

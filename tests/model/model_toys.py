@@ -169,7 +169,27 @@ SOURCES = [
     "naïve",
 ]
 _WORDS = [
-    *"chest pain no fever aspirin mg daily (for <5 ) , . ; 120/80 😀 é \t \n x".split(" "),
+    *[
+        "chest",
+        "pain",
+        "no",
+        "fever",
+        "aspirin",
+        "mg",
+        "daily",
+        "(for",
+        "<5",
+        ")",
+        ",",
+        ".",
+        ";",
+        "120/80",
+        "😀",
+        "é",
+        "\t",
+        "\n",
+        "x",
+    ],
     " ",
 ]
 

@@ -6,10 +6,9 @@ The rules are in docs/formats.md.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from fedmedlora.corpus.files import read_text
 from fedmedlora.errors import ConfigError
 from fedmedlora.schema import Scheme
+from fedmedlora.strict_yaml import load_yaml
 
 #: What to do with a span of several fragments: leave it out, take everything from its first to its
 #: last character, or take its first or its last fragment.
@@ -112,7 +112,7 @@ def load_mapping(name_or_path: str | Path, *, scheme: Scheme) -> TypeMapping:
             f"({', '.join(shipped_mappings())})"
         )
     try:
-        content = yaml.load(text, Loader=_NoRepeats)
+        content = load_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = "" if mark is None else f":{mark.line + 1}"
@@ -146,18 +146,3 @@ def _check_targets(mapping: TypeMapping, name: str | Path, *, scheme: Scheme) ->
         check(relation.becomes, modifiers, f"relations.{number}.becomes")
     for covered in sorted(mapping.covers or ()):
         check(covered, scheme.types, "covers")
-
-
-class _NoRepeats(yaml.SafeLoader):
-    """YAML in which a repeated key is an error: the plain loader keeps the last in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"the key {key!r} occurs twice", problem_mark=key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)

@@ -42,9 +42,7 @@ def choose_open_biases(
     for bias in sorted(candidates, key=abs):
         counts = dict.fromkeys(settings.tasks, Counts(0, 0, 0))
         for documents, covers in validation:
-            examples, _ = build_examples(
-                documents, covers=covers, scheme=scheme, settings=settings
-            )
+            examples, _ = build_examples(documents, covers=covers, scheme=scheme, settings=settings)
             pairs = list(zip(examples, answers(examples, bias), strict=True))
             read = predict_documents(documents, pairs, scheme=scheme, tasks=settings.tasks)
             for task in settings.tasks:

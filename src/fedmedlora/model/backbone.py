@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -55,12 +57,18 @@ def embedded_folder() -> Path:
 
 def _resolve(name: str) -> str:
     if name == EMBEDDED:
+        if not (embedded_folder() / "config.json").is_file():
+            raise BackboneError(
+                f"backbone {name!r}: it is not in this installation ({embedded_folder()}); install "
+                "the package again, or make it with scripts/make_backbone.py"
+            )
         return str(embedded_folder())
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise BackboneError(
-                f"backbone {name!r}: the folder has no config.json, so it is no saved model"
+                f"backbone {name!r}: the folder has no config.json, so it is no saved model; name "
+                "a folder that model.save_pretrained wrote"
             )
         if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
             raise BackboneError(
@@ -68,8 +76,8 @@ def _resolve(name: str) -> str:
                 f"{', '.join(_TOKENIZER_FILES)}); save it there with tokenizer.save_pretrained"
             )
         return str(folder)
-    if name.startswith((".", "/", "~")):
-        raise BackboneError(f"backbone {name!r}: there is no such folder")
+    if name.startswith((".", "/", "~")) or folder.exists():
+        raise BackboneError(f"backbone {name!r}: there is no such folder; check the path")
     return name
 
 
@@ -100,7 +108,7 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     else:
         # Padding and truncation are settings of a call that some callers leave behind.
         record = json.loads(fast.to_str())
-        record.pop("padding", None), record.pop("truncation", None)
+        record |= {"padding": None, "truncation": None}
         content = json.dumps(record, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
@@ -127,27 +135,29 @@ def load_backbone(name: str, *, precision: Precision = "fp32") -> Backbone:
         precision: ``"fp32"``, ``"bf16"`` or ``"nf4"``.
 
     Raises:
-        BackboneError: it cannot be loaded, or it has no tokenizer or no end-of-sequence token.
+        BackboneError: it cannot be loaded, lacks weights, or has no tokenizer or one that does
+            not fit.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     path = _resolve(name)
-    options: dict[str, Any] = {"dtype": torch.float32 if precision == "fp32" else torch.bfloat16}
-    if precision == "nf4":
-        options["quantization_config"] = _quantisation()
-    if torch.cuda.is_available():
-        options["device_map"] = {"": 0}
-    try:
+    with _loading(name, "tokenizer"):
+        from transformers import AutoTokenizer
+
         tokenizer = AutoTokenizer.from_pretrained(path)
-        model = AutoModelForCausalLM.from_pretrained(path, **options)
-    except (OSError, ValueError, KeyError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BackboneError(f"backbone {name!r} cannot be loaded: {first}") from error
     if tokenizer.eos_token_id is None:
-        raise BackboneError(f"backbone {name!r}: its tokenizer has no end-of-sequence token")
+        raise BackboneError(
+            f"backbone {name!r}: its tokenizer has no end-of-sequence token, so no answer could "
+            "end; set eos_token in its tokenizer_config.json"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    model = _load_model(name, path, precision)
+    rows = model.get_input_embeddings().weight.shape[0]
+    highest = max(tokenizer.get_vocab().values())
+    if highest >= rows:
+        raise BackboneError(
+            f"backbone {name!r}: its tokenizer has token ids up to {highest}, its model embeds "
+            f"{rows}: they do not belong together"
+        )
     model.requires_grad_(False)
     model.eval()
     return Backbone(
@@ -159,3 +169,42 @@ def load_backbone(name: str, *, precision: Precision = "fp32") -> Backbone:
         tokenizer_fingerprint(tokenizer),
         precision,
     )
+
+
+def _load_model(name: str, path: str, precision: Precision) -> PreTrainedModel:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {"dtype": torch.float32 if precision == "fp32" else torch.bfloat16}
+    if precision == "nf4":
+        options["quantization_config"] = _quantisation()
+    if torch.cuda.is_available():
+        options["device_map"] = {"": 0}
+    with _loading(name, "model"):
+        model, info = AutoModelForCausalLM.from_pretrained(
+            path, output_loading_info=True, **options
+        )
+    # transformers draws what a file lacks at random, and goes on.
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise BackboneError(
+            f"backbone {name!r}: its files lack {len(missing)} tensors ({', '.join(missing[:3])}"
+            f"{', ...' if len(missing) > 3 else ''}): copy or download it again"
+        )
+    return model
+
+
+@contextmanager
+def _loading(name: str, part: str) -> Iterator[None]:
+    """Whatever the libraries raise about broken files becomes a BackboneError."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # tokenizers raises Exception itself, safetensors a child of it
+        first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise BackboneError(
+            f"backbone {name!r}: its {part} cannot be loaded ({type(error).__name__}: "
+            f"{first[:200]}); check that its files are whole, or that the name is right and the "
+            "hub can be reached"
+        ) from error

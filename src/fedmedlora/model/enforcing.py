@@ -7,7 +7,7 @@ and, at the end, an answer whose text is the source's own, character by characte
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,10 +85,7 @@ class EnforcedAnswer:
     @property
     def done(self) -> bool:
         """Whether nothing is left to choose."""
-        here = self._here
-        return self._node is None and (
-            here.position >= self._last or here.at >= len(here.draft.ids)
-        )
+        return self._node is None and self._ended(self._here)
 
     def finish(self) -> str:
         """The whole answer: what is open is closed, behind its last word."""
@@ -148,20 +145,17 @@ class EnforcedAnswer:
 
     def _choose(self, logits: Logits, columns: Mapping[int, int]) -> int | None:
         """Make one choice; the draft's next token if that is it, None if the draft ends here."""
-        copies, tags = self._copies(self._here), self._tags(self._here.position, self._fresh)
-        if not self._here.draft.clean[self._here.at]:
-            tags = {}
-        token, _ = self._best(logits, columns, copies=copies, tags=tags)
-        copy, tag = copies.get(token), tags.get(token)
+        token, _ = self._best_at(self._here, logits, columns)
+        copy, tag = self._copies(self._here).get(token), self._tags(self._here).get(token)
         leaned, self._leaning = self._leaning, False
         if tag is not None and copy is not None:
-            self._pending, self._node, self._rival = [token], tag, self._after(copy)
-            self._leaning = leaned
+            self._pending, self._node, self._leaning = [token], tag, leaned
+            self._rival = self._after(self._here, copy)
         elif tag is not None:
             self._pending = []
             self._follow(token, tag)
         elif copy is not None:
-            self._copy(self._after(copy))
+            self._copy(self._after(self._here, copy))
             if copy.drafted:
                 return token
             self._pending, self._leaning = [token], True
@@ -170,52 +164,58 @@ class EnforcedAnswer:
     def _go_on(self, node: TagNode, logits: Logits, columns: Mapping[int, int]) -> bool:
         """Choose the next token of the tag begun; True if it was no tag but a copy."""
         ways = self._ways(node, self._here.position, self._fresh)
-        # A choice that the bias has already made is not made again.
-        settled = self._rival is None and not any(way.closes for way in ways.values())
-        token, score = self._best(logits, columns, copies={}, tags=ways, settled=settled)
-        if self._rival is not None:
-            place, self._rival = self._rival, None
-            if score <= self._score_of_copying(place, logits, columns):
-                self._node = None
-                self._leaning = False
-                self._copy(place)
+        rival = self._rival
+        copies = {} if rival is None or self._ended(rival) else self._copies(rival)
+        # A choice that is sure to open gets the bias once, where something else was possible.
+        closing = self._may_close(self._fresh)
+        undecided = rival is not None or (closing and any(way.closes for way in ways.values()))
+        bias = self._bias if undecided else 0.0
+        token, score = _best_tag(
+            logits, columns, tags=ways, taken=copies, closing=closing, bias=bias
+        )
+        if rival is not None:
+            other, value = self._best_at(rival, logits, columns)
+            if other == token and token in copies:
+                self._pending, self._node = [token], ways[token]
+                self._rival = self._after(rival, copies[token])
+                return False
+            self._node = self._rival = None
+            if value >= score:
+                self._copy(rival)
                 return True
-            self._leaning = False
-        self._pending = []
+        self._pending, self._leaning = [], False
         self._follow(token, ways[token])
         return False
 
-    def _score_of_copying(self, place: _Place, logits: Logits, columns: Mapping[int, int]) -> float:
-        if place.at >= len(place.draft.ids):
-            return float(logits[columns[self._rules.end]])
-        tags = self._tags(place.position, 0) if place.draft.clean[place.at] else {}
-        return self._best(logits, columns, copies=self._copies(place), tags=tags)[1]
-
-    def _best(
-        self,
-        logits: Logits,
-        columns: Mapping[int, int],
-        *,
-        copies: Mapping[int, _Copy],
-        tags: Mapping[int, TagNode],
-        settled: bool = False,
+    def _best_at(
+        self, place: _Place, logits: Logits, columns: Mapping[int, int]
     ) -> tuple[int, float]:
-        """The best token and its score; among equals a copy, then what comes first."""
-        bias = 0.0 if self._leaning or settled else self._rules.open_bias
+        """The best token at a place, and its score; end-of-sequence where the source ends."""
+        if self._ended(place):
+            return self._rules.end, float(logits[columns[self._rules.end]])
         best, score = -1, -np.inf
-        room = bias if self._may_open(self._here.position) else 0.0
+        room = self._bias if self._may_open(place.position) else 0.0
+        copies = self._copies(place)
         for token, copy in copies.items():
             value = float(logits[columns[token]]) + (0.0 if copy.drafted else room)
             if value > score:
                 best, score = token, value
-        closing = self._may_close(self._fresh)
-        for token, node in tags.items():
-            value = float(logits[columns[token]])
-            if not (closing and node.closes):
-                value += bias
-            if value > score:
-                best, score = token, value
-        return best, score
+        tag, value = _best_tag(
+            logits,
+            columns,
+            tags=self._tags(place),
+            taken=copies,
+            closing=self._may_close(self._fresh_at(place)),
+            bias=self._bias,
+        )
+        return (tag, value) if value > score else (best, score)
+
+    @property
+    def _bias(self) -> float:
+        return 0.0 if self._leaning else self._rules.open_bias
+
+    def _ended(self, place: _Place) -> bool:
+        return place.at >= len(place.draft.ids) or place.position >= self._last
 
     def _may_open(self, position: int) -> bool:
         return len(self._open) < self._rules.depth and position < self._last
@@ -236,8 +236,13 @@ class EnforcedAnswer:
                 copies.setdefault(token, _Copy(end, drafted=False))
         return copies
 
-    def _tags(self, position: int, fresh: int) -> dict[int, TagNode]:
-        return self._ways(self._root, position, fresh)
+    def _tags(self, place: _Place) -> dict[int, TagNode]:
+        if not place.draft.clean[place.at]:
+            return {}
+        return self._ways(self._root, place.position, self._fresh_at(place))
+
+    def _fresh_at(self, place: _Place) -> int:
+        return 0 if self._source[self._here.position : place.position].strip() else self._fresh
 
     def _ways(self, node: TagNode, position: int, fresh: int) -> dict[int, TagNode]:
         """The children of ``node`` that lead to a tag that may stand here."""
@@ -253,10 +258,9 @@ class EnforcedAnswer:
             or (closing and child.closes)
         }
 
-    def _after(self, copy: _Copy) -> _Place:
-        here = self._here
+    def _after(self, place: _Place, copy: _Copy) -> _Place:
         if copy.drafted:
-            return _Place(here.draft, here.at + 1, copy.end)
+            return _Place(place.draft, place.at + 1, copy.end)
         return _Place(self._rules.tokens.draft(self._source, copy.end), 0, copy.end)
 
     def _copy(self, place: _Place) -> None:
@@ -289,3 +293,23 @@ class EnforcedAnswer:
             self._open.append(node.tag)
             self._fresh += 1
         self._here = _Place(self._rules.tokens.draft(self._source, position), 0, position)
+
+
+def _best_tag(
+    logits: Logits,
+    columns: Mapping[int, int],
+    *,
+    tags: Mapping[int, TagNode],
+    taken: Collection[int],
+    closing: bool,
+    bias: float,
+) -> tuple[int, float]:
+    """The best token towards a tag, and its score: with the bias if it is sure to open one."""
+    best, score = -1, -np.inf
+    for token, node in tags.items():
+        value = float(logits[columns[token]])
+        if token not in taken and not (closing and node.closes):
+            value += bias
+        if value > score:
+            best, score = token, value
+    return best, score

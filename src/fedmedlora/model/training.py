@@ -7,29 +7,36 @@ behind on the model, and the random state that it resets, are put back.
 
 from __future__ import annotations
 
-import gc
 import math
 import random
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedmedlora.errors import AdapterError, ConfigError, DataError
 from fedmedlora.model.encoding import Row
+from fedmedlora.model.losses import answer_loss, mean_loss, pad_rows
+from fedmedlora.model.restoring import kept_as_it_was
+
+__all__ = [
+    "TrainingOutcome",
+    "TrainingSettings",
+    "answer_loss",
+    "length_order",
+    "mean_loss",
+    "train_adapter",
+]
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
     from trl import SFTConfig, SFTTrainer
 
 #: (step, steps, loss of the step or None)
 OnStep = Callable[[int, int, float | None], None]
-IGNORED = -100
 _CHUNK = 32  # batches among which rows are sorted by length
 
 
@@ -94,61 +101,6 @@ class TrainingOutcome:
     seconds: float
 
 
-def answer_loss(
-    model: PreTrainedModel | PeftModel, input_ids: torch.Tensor, labels: torch.Tensor
-) -> tuple[torch.Tensor, int]:
-    """Summed cross-entropy over the labelled tokens, and how many there are.
-
-    The vocabulary projection is computed at labelled positions alone: the same loss at a third of
-    the cost when answers are a part of the row. Rows are padded on the right, so the causal mask
-    alone keeps padding out of every labelled position.
-
-    Args:
-        model: causal language model, adapted or plain.
-        input_ids: (rows, tokens).
-        labels: (rows, tokens), -100 where there is no loss.
-    """
-    from torch.nn import functional
-
-    from fedmedlora.model.projection import Projection
-
-    projection = Projection(model)
-    states = projection.states(input_ids=input_ids, use_cache=False)
-    wanted = labels[:, 1:] != IGNORED
-    logits = projection.logits(states[:, :-1][wanted])
-    targets = labels[:, 1:][wanted]
-    return functional.cross_entropy(logits, targets, reduction="sum"), int(targets.numel())
-
-
-def mean_loss(
-    model: PreTrainedModel | PeftModel, rows: Sequence[Row], *, batch: int = 16
-) -> tuple[float, int]:
-    """Mean cross-entropy per target token over ``rows``, and the number of target tokens.
-
-    Raises:
-        DataError: there are no rows.
-    """
-    import torch
-
-    if not rows:
-        raise DataError("no example is left to compute a validation loss on")
-    ordered = sorted(rows, key=lambda row: len(row.ids))
-    total, count = 0.0, 0
-    device = next(model.parameters()).device
-    training = model.training
-    model.eval()
-    with torch.no_grad():
-        for at in range(0, len(ordered), batch):
-            part = _pad(ordered[at : at + batch])
-            loss, tokens = answer_loss(
-                model, part["input_ids"].to(device), part["labels"].to(device)
-            )
-            total += float(loss)
-            count += tokens
-    model.train(training)
-    return total / count, count
-
-
 def train_adapter(
     model: PeftModel,
     rows: Sequence[Row],
@@ -177,7 +129,7 @@ def train_adapter(
         raise DataError("no example is left to train on")
     started = time.monotonic()
     losses: list[float] = []
-    with tempfile.TemporaryDirectory() as folder, _kept_as_it_was(model) as before:
+    with tempfile.TemporaryDirectory() as folder, kept_as_it_was(model) as before:
         trainer = _trainer(
             model, rows, tokenizer=tokenizer, config=_config(folder, settings, seed=seed)
         )
@@ -286,7 +238,7 @@ def _trainer(
         args=config,
         # The rows stay as they are; what the trainer draws from are their places.
         train_dataset=Dataset.from_dict({"row": range(len(rows))}),
-        data_collator=lambda places: _pad([rows[place["row"]] for place in places]),
+        data_collator=lambda places: pad_rows([rows[place["row"]] for place in places]),
         processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
@@ -311,19 +263,6 @@ def length_order(lengths: Sequence[int], *, batch: int, rng: random.Random) -> l
     rest = [part for part in batches if len(part) < batch]
     rng.shuffle(full)
     return [place for part in (*full, *rest) for place in part]
-
-
-def _pad(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-    """Ids and labels of rows as tensors, filled up on the right."""
-    import torch
-
-    width = max(len(row.ids) for row in rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    labels = torch.full((len(rows), width), IGNORED)
-    for i, row in enumerate(rows):
-        ids[i, : len(row.ids)] = torch.tensor(row.ids)
-        labels[i, row.answer : len(row.ids)] = ids[i, row.answer : len(row.ids)]
-    return {"input_ids": ids, "labels": labels}
 
 
 def _watch(trainer: SFTTrainer, losses: list[float], on_step: OnStep | None) -> None:
@@ -370,49 +309,3 @@ def _put_back(model: PeftModel, values: dict[str, torch.Tensor]) -> None:
     for name, parameter in model.named_parameters():
         if name in values:
             parameter.data = values[name].clone()
-
-
-@contextmanager
-def _kept_as_it_was(model: PeftModel) -> Iterator[dict[str, torch.Tensor]]:
-    """Gives the trainable parameters as they are; afterwards all but these is as it was.
-
-    TRL wraps the model's ``forward`` once more at every construction, transformers turns the
-    cache off and leaves checkpointing on, and both reset the global random state.
-    """
-    import numpy as np
-    import torch
-    from transformers.utils import logging
-
-    base = model.get_base_model()
-    patched = base.__dict__.get("forward")
-    use_cache = getattr(base.config, "use_cache", None)
-    states = random.getstate(), np.random.get_state()
-    # accelerate collects garbage when a training begins: a third of a second over all that was
-    # ever imported, more than thirty steps of the embedded backbone.
-    gc.freeze()
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    trainable = {
-        name: parameter.detach().clone()
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
-    try:
-        with torch.random.fork_rng(), warnings.catch_warnings():
-            # About names that the oldest release allowed does not know by their new ones.
-            warnings.simplefilter("ignore", FutureWarning)
-            yield trainable
-    finally:
-        gc.unfreeze()
-        logging.set_verbosity(verbosity)
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        if patched is None:
-            base.__dict__.pop("forward", None)
-        else:
-            base.forward = patched
-        if use_cache is not None:
-            base.config.use_cache = use_cache
-        for parameter in model.parameters():
-            parameter.grad = None
-        model.eval()

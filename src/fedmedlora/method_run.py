@@ -1,0 +1,86 @@
+"""One method of a study from start to end: trained, every cohort decoded, everything kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+
+from fedmedlora.corpus.files import write_text
+from fedmedlora.model.adapter import Adapter, save_adapter
+from fedmedlora.run_folder import RunFolder
+from fedmedlora.study_data import StudyData
+from fedmedlora.study_methods import SINGLE, MethodRunner
+from fedmedlora.tasks.build import build_examples
+
+OnEvent = Callable[[str, dict[str, object]], None]
+
+
+def run_method(
+    runner: MethodRunner, label: str, *, data: StudyData, folder: RunFolder, on_event: OnEvent
+) -> None:
+    """Train a method if it trains, decode every cohort, keep the raw answers and the adapter."""
+    started = time.monotonic()
+    on_event("method", {"method": label})
+    trained = None if label == "zero-shot" else runner.train(label)
+    biases = dict.fromkeys(runner.settings.tasks, 0.0) if trained is None else trained.open_biases
+    if trained is not None:
+        _keep_adapter(runner, label, trained.adapter, dict(biases), folder)
+    for cohort in data.cohorts:
+        examples, _ = build_examples(
+            cohort.documents, covers=cohort.covers, scheme=runner.scheme, settings=runner.settings
+        )
+
+        def told(done: int, name: str = cohort.name, total: int = len(examples)) -> None:
+            on_event("decoding", {"method": label, "cohort": name, "done": done, "total": total})
+
+        answers = runner.decode(
+            None if trained is None else trained.adapter, examples, biases, on_done=told
+        )
+        folder.write_answers(label, cohort.name, zip(examples, answers, strict=True))
+    seconds = time.monotonic() - started
+    folder.write_json(
+        f"answers/{label}/done.json",
+        {
+            "method": label,
+            "seconds": round(seconds, 2),
+            "open_bias": dict(biases),
+            "backbone_parameters": int(runner.bench.backbone.model.num_parameters()),
+            "adapter_parameters": runner.bench.manifest.size,
+            "rounds": [] if trained is None else [r.to_dict() for r in trained.records],
+        },
+    )
+    on_event("method-done", {"method": label, "seconds": seconds})
+
+
+def _keep_adapter(
+    runner: MethodRunner, label: str, adapter: Adapter, biases: dict[str, float], folder: RunFolder
+) -> None:
+    place = folder.path / "adapters" / label
+    if place.exists():
+        shutil.rmtree(place)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    save_adapter(adapter, place, base_model=runner.bench.backbone.path)
+    study = runner.study
+    covers = frozenset().union(*(site.covers for site in runner.data.sites))
+    if label.startswith(SINGLE):
+        covers = runner.data.site(label.removeprefix(SINGLE)).covers
+    record = {
+        "backbone": study.backbone.name,
+        "precision": study.backbone.precision,
+        "scheme": {
+            "mains": dict(runner.scheme.mains),
+            "modifiers": dict(runner.scheme.modifiers),
+            "pairs": {main: list(types) for main, types in runner.scheme.pairs.items()},
+        },
+        "task": study.task.model_dump(mode="json"),
+        "covers": [name for name in runner.scheme.types if name in covers],
+        "decoding": {
+            "batch": study.decoding.batch,
+            "draft": study.decoding.draft,
+            "depth": study.decoding.depth,
+            "open_bias": biases,
+        },
+    }
+    write_text(place / "task.json", json.dumps(record, indent=1) + "\n")
