@@ -29,7 +29,8 @@ class Draft:
     Attributes:
         ids: tokens.
         ends: for each token, the character of the source at which it ends; never falling.
-        clean: for each token, whether a tag may stand right before it: its start is the end of
+        clean: for each token, whether a tag may stand right before it: it does not begin inside
+            a word of letters, and its start is the end of
             the one before, and it does not begin inside a character.
     """
 
@@ -89,7 +90,7 @@ class SourceTokens:
         clean: list[bool] = []
         last = 0
         for begin, end in offsets:
-            clean.append(begin < end and begin >= last)
+            clean.append(begin < end and begin >= last and not _in_word(source, start + begin))
             last = max(last, end)
             ends.append(start + last)
         return Draft(tuple(ids), tuple(ends), tuple(clean))
@@ -130,6 +131,17 @@ class SourceTokens:
                 node.tag = text
             self._tries[key] = root
         return self._tries[key]
+
+
+def _in_word(text: str, at: int) -> bool:
+    """Whether the place before ``text[at]`` is between two letters of scripts that part words.
+
+    Small models like to mark a part of a word; annotators do not. Scripts without upper and lower
+    case, such as Chinese, may be written without spaces, so there a tag may stand anywhere.
+    """
+    if not 0 < at < len(text):
+        return False
+    return all(letter.lower() != letter.upper() for letter in text[at - 1 : at + 1])
 
 
 def _stand_alone_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:

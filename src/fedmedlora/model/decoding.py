@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
-from fedmedlora.errors import ConfigError
+from fedmedlora.errors import BackboneError, ConfigError
 from fedmedlora.model.cache import RewindableCache
 from fedmedlora.model.copying import SourceTokens
 from fedmedlora.model.encoding import prompt_ids
@@ -90,7 +91,8 @@ class EnforcedDecoder:
             on_done: told the number of examples decoded so far.
 
         Raises:
-            BackboneError: an answer needs more positions than the backbone has.
+            BackboneError: an answer needs more positions than the backbone has, or the logits are
+                no numbers.
         """
         prompts = prompt_ids(examples, self._tokenizer)
         order = sorted(range(len(examples)), key=lambda i: (len(prompts[i]), i))
@@ -121,6 +123,11 @@ class EnforcedDecoder:
             columns = {token: column for column, token in enumerate(tokens)}
             chosen = torch.tensor(tokens, device=states.device)
             logits = self._projection.logits(states, chosen).cpu().numpy()
+            if np.isnan(logits).any():
+                raise BackboneError(
+                    "the model's logits are no numbers: its weights or its adapter are broken, or "
+                    "the precision is too low for it"
+                )
             cache.keep([row.advance(logits[i], columns) for i, row in enumerate(rows)])
             still = [i for i, row in enumerate(rows) if not row.done]
             if 0 < len(still) < len(rows):

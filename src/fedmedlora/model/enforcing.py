@@ -147,18 +147,18 @@ class EnforcedAnswer:
         """Make one choice; the draft's next token if that is it, None if the draft ends here."""
         token, _ = self._best_at(self._here, logits, columns)
         copy, tag = self._copies(self._here).get(token), self._tags(self._here).get(token)
-        leaned, self._leaning = self._leaning, False
         if tag is not None and copy is not None:
-            self._pending, self._node, self._leaning = [token], tag, leaned
+            self._pending, self._node = [token], tag
             self._rival = self._after(self._here, copy)
         elif tag is not None:
             self._pending = []
             self._follow(token, tag)
         elif copy is not None:
             self._copy(self._after(self._here, copy))
+            self._leaning = not copy.drafted
             if copy.drafted:
                 return token
-            self._pending, self._leaning = [token], True
+            self._pending = [token]
         return None
 
     def _go_on(self, node: TagNode, logits: Logits, columns: Mapping[int, int]) -> bool:
@@ -183,7 +183,7 @@ class EnforcedAnswer:
             if value >= score:
                 self._copy(rival)
                 return True
-        self._pending, self._leaning = [], False
+        self._pending = []
         self._follow(token, ways[token])
         return False
 
@@ -280,7 +280,7 @@ class EnforcedAnswer:
                 return
             [(token, node)] = ways.items()
             self._pending.append(token)
-        self._node = None
+        self._node, self._leaning = None, False
         position = self._here.position
         if node.tag == CLOSING:
             words = self._text.rstrip()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch.nn import functional
@@ -17,10 +17,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 IGNORED = -100
+Vocabulary = Literal["full", "batch"]
 
 
 def answer_loss(
-    model: PreTrainedModel | PeftModel, input_ids: torch.Tensor, labels: torch.Tensor
+    model: PreTrainedModel | PeftModel,
+    input_ids: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    vocabulary: Vocabulary = "full",
 ) -> tuple[torch.Tensor, int]:
     """Summed cross-entropy over the labelled tokens, and how many there are.
 
@@ -32,12 +37,19 @@ def answer_loss(
         model: causal language model, adapted or plain.
         input_ids: (rows, tokens).
         labels: (rows, tokens), -100 where there is no loss.
+        vocabulary: ``"full"``, or ``"batch"``: the softmax is over the tokens that occur in these
+            rows. An enforced answer is made of its prompt's tokens, so these are all that decoding
+            ever compares; what it costs no longer depends on the size of the vocabulary.
     """
     projection = Projection(model)
     states = projection.states(input_ids=input_ids, use_cache=False)
     wanted = labels[:, 1:] != IGNORED
-    logits = projection.logits(states[:, :-1][wanted])
     targets = labels[:, 1:][wanted]
+    tokens = None
+    if vocabulary == "batch":
+        tokens = torch.unique(input_ids)
+        targets = torch.searchsorted(tokens, targets)
+    logits = projection.logits(states[:, :-1][wanted], tokens)
     return functional.cross_entropy(logits, targets, reduction="sum"), int(targets.numel())
 
 

@@ -29,6 +29,8 @@ def kept_as_it_was(model: PeftModel) -> Iterator[dict[str, torch.Tensor]]:
     base = model.get_base_model()
     patched = base.__dict__.get("forward")
     use_cache = getattr(base.config, "use_cache", None)
+    embedding = base.get_input_embeddings()
+    hooks = set(embedding._forward_hooks)
     states = random.getstate(), np.random.get_state()
     # accelerate collects garbage when a training begins: a third of a second over all that was
     # ever imported, more than thirty steps of the embedded backbone.
@@ -56,6 +58,9 @@ def kept_as_it_was(model: PeftModel) -> Iterator[dict[str, torch.Tensor]]:
             base.forward = patched
         if use_cache is not None:
             base.config.use_cache = use_cache
+        # Checkpointing hooks itself in twice, and takes one of the two away when it is disabled.
+        for hook in set(embedding._forward_hooks) - hooks:
+            del embedding._forward_hooks[hook]
         for parameter in model.parameters():
             parameter.grad = None
         model.eval()

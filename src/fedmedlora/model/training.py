@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from fedmedlora.errors import AdapterError, ConfigError, DataError
 from fedmedlora.model.encoding import Row
-from fedmedlora.model.losses import answer_loss, mean_loss, pad_rows
+from fedmedlora.model.losses import Vocabulary, answer_loss, mean_loss, pad_rows
 from fedmedlora.model.restoring import kept_as_it_was
 
 __all__ = [
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 #: (step, steps, loss of the step or None)
 OnStep = Callable[[int, int, float | None], None]
-_CHUNK = 32  # batches among which rows are sorted by length
+_CHUNK = 32  # at most so many batches among which rows are sorted by length
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ class TrainingSettings:
         max_tokens: limit of a row.
         gradient_checkpointing: recompute activations in the backward pass; saves memory, costs
             about a third of the time.
+        vocabulary: what the loss's softmax is over; see ``losses.answer_loss``.
 
     Raises:
         ConfigError: a value out of range.
@@ -67,6 +68,7 @@ class TrainingSettings:
     weight_decay: float = 0.0
     max_tokens: int = 800
     gradient_checkpointing: bool = False
+    vocabulary: Vocabulary = "full"
 
     def __post_init__(self) -> None:
         wrong = {
@@ -131,7 +133,11 @@ def train_adapter(
     losses: list[float] = []
     with tempfile.TemporaryDirectory() as folder, kept_as_it_was(model) as before:
         trainer = _trainer(
-            model, rows, tokenizer=tokenizer, config=_config(folder, settings, seed=seed)
+            model,
+            rows,
+            tokenizer=tokenizer,
+            config=_config(folder, settings, seed=seed),
+            vocabulary=settings.vocabulary,
         )
         _watch(trainer, losses, on_step)
         # TRL rounds the adapter of a quantised backbone to bf16, in which small steps are lost.
@@ -145,7 +151,6 @@ def train_adapter(
         finally:
             if settings.gradient_checkpointing:
                 model.get_base_model().gradient_checkpointing_disable()
-                model.get_base_model().disable_input_require_grads()
     edge = max(1, len(losses) // 10)
     return TrainingOutcome(
         steps=len(losses),
@@ -194,6 +199,7 @@ def _trainer(
     *,
     tokenizer: PreTrainedTokenizerBase,
     config: SFTConfig,
+    vocabulary: Vocabulary,
 ) -> SFTTrainer:
     from datasets import Dataset
     from torch.utils.data import Sampler
@@ -210,7 +216,9 @@ def _trainer(
             return_outputs: bool = False,
             num_items_in_batch: torch.Tensor | int | None = None,
         ) -> torch.Tensor:
-            total, count = answer_loss(model, inputs["input_ids"], inputs["labels"])
+            total, count = answer_loss(
+                model, inputs["input_ids"], inputs["labels"], vocabulary=vocabulary
+            )
             return total / count
 
         def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthOrder:
@@ -255,8 +263,10 @@ def length_order(lengths: Sequence[int], *, batch: int, rng: random.Random) -> l
     places = list(range(len(lengths)))
     rng.shuffle(places)
     batches: list[list[int]] = []
-    for start in range(0, len(places), batch * _CHUNK):
-        chunk = sorted(places[start : start + batch * _CHUNK], key=lambda place: lengths[place])
+    # Four chunks or more: of one alone, every epoch would have the same batches.
+    size = batch * max(1, min(_CHUNK, len(places) // (4 * batch)))
+    for start in range(0, len(places), size):
+        chunk = sorted(places[start : start + size], key=lambda place: lengths[place])
         batches += [chunk[at : at + batch] for at in range(0, len(chunk), batch)]
     # A batch that is not full must be the last, or those behind it would be cut elsewhere.
     full = [part for part in batches if len(part) == batch]
