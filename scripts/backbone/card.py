@@ -50,7 +50,9 @@ model for any other use, and no clinical use at all.
 
 ## What it did not see
 - No annotated clinical text, and no text of the corpora or notes that the project's studies use.
-- None of the annotation scheme's type names, definitions or prompts in any request.
+- None of the annotation scheme's definitions or prompts; none of its type names as what is to be
+  marked or as the class of a tag. (The words occur in the text, and so in quoted phrases: "mark
+  exactly: urine test". The form of a request, "mark: X Y", is that of the compact prompts.)
 - Of the {held_out_terms} terms held out for the demo's test notes, the generated lines have
   {held_out_generated} (in {generated_lines:,} lines drawn); the open text, being ordinary medical
   English, contains {held_out_open} of them, unannotated by us.

@@ -60,7 +60,9 @@ def numbered_prompt(types: Sequence[str], text: str, *, style: str, scheme: Sche
 
 
 def _compact(task: str, types: Sequence[str], text: str) -> str:
-    return f"{task} {' '.join(types)}\n{_INPUT}{text}{_OUTPUT}"
+    # The form of the embedded backbone's exercises, in which it never saw these types.
+    of = "of " if task == "modifiers" else ""
+    return f"mark: {of}{' '.join(types)}\n### text:\n{text}\n### marked:\n"
 
 
 def _full(task: str, guide: Sequence[str], types: Sequence[str], text: str, scheme: Scheme) -> str:
