@@ -123,7 +123,7 @@ class TrainingConfig(_Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_tokens: Positive = 800
     gradient_checkpointing: bool = False
-    vocabulary: Literal["full", "batch"] = "full"
+    objective: Literal["answer", "decisions"] = "answer"
 
 
 class DecodingConfig(_Section):

@@ -169,10 +169,10 @@ def test_the_bias_raises_and_lowers_the_number_of_openings(kind):
     examples = _examples([random_source(300 + i) for i in range(12)])
     counts = [
         sum(answer.count("<span") for answer in _decode(kind, examples, open_bias=bias))
-        for bias in (-100.0, 0.0, 3.0, 100.0)
+        for bias in (-100.0, -4.0, 4.0)
     ]
     assert counts[0] == 0
-    assert counts[0] < counts[1] < counts[2] < counts[3]
+    assert counts[0] < counts[1] < counts[2]
 
 
 def test_without_openings_an_answer_is_a_plain_copy(kind):
@@ -323,7 +323,7 @@ def test_free_generation_ignores_what_the_backbone_proposes(recwarn, caplog):
     examples = _examples(["chest pain", "no fever"])
     plain = generate_answers(model, tokenizer, examples)
     model.generation_config.update(
-        do_sample=True, temperature=5.0, top_p=0.3, repetition_penalty=9.0, max_length=3
+        do_sample=True, temperature=5.0, top_p=0.3, repetition_penalty=9.0, top_k=3
     )
     told = []
     assert generate_answers(model, tokenizer, examples, batch=1, on_done=told.append) == plain

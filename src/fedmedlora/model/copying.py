@@ -19,14 +19,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _KEPT = 20_000  # drafts kept before all are forgotten
+_BLOCK = 800  # characters of a source that are tokenised at once, at least; windows are shorter
 _SPACE = "▁"  # SentencePiece's
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """The source from some character on, as tokens.
+    """A stretch of the source from some character on, as tokens.
 
     Attributes:
+        stop: one past its last character; the rest of a long source is another draft.
         ids: tokens.
         ends: for each token, the character of the source at which it ends; never falling.
         clean: for each token, whether a tag may stand right before it: it does not begin inside
@@ -34,6 +36,7 @@ class Draft:
             the one before, and it does not begin inside a character.
     """
 
+    stop: int
     ids: tuple[int, ...]
     ends: tuple[int, ...]
     clean: tuple[bool, ...]
@@ -76,7 +79,11 @@ class SourceTokens:
         self._longest = max((len(text) for text in self._alone), default=0)
 
     def draft(self, source: str, start: int) -> Draft:
-        """The tokens of ``source[start:]``, tokenised by themselves."""
+        """The tokens of ``source[start:]`` by themselves, as far as its block goes.
+
+        Blocks end before white space, at places that depend on the source alone. Without them a
+        source would be tokenised to its end after every tag.
+        """
         key = (source, start)
         if key not in self._drafts:
             if len(self._drafts) >= _KEPT:
@@ -85,7 +92,12 @@ class SourceTokens:
         return self._drafts[key]
 
     def _read(self, source: str, start: int) -> Draft:
-        [ids], [offsets] = encode_texts(self._tokenizer, [source[start:]])
+        stop = (start // _BLOCK + 1) * _BLOCK
+        while stop < len(source) and not (
+            source[stop].isspace() and not source[stop - 1].isspace() and stop > start
+        ):
+            stop += 1
+        [ids], [offsets] = encode_texts(self._tokenizer, [source[start:stop]])
         ends: list[int] = []
         clean: list[bool] = []
         last = 0
@@ -93,7 +105,7 @@ class SourceTokens:
             clean.append(begin < end and begin >= last and not _in_word(source, start + begin))
             last = max(last, end)
             ends.append(start + last)
-        return Draft(tuple(ids), tuple(ends), tuple(clean))
+        return Draft(min(stop, len(source)), tuple(ids), tuple(ends), tuple(clean))
 
     def others(self, source: str, start: int, end: int) -> dict[int, int]:
         """Tokens that copy another stretch from ``start`` on than the draft's: token -> its end.

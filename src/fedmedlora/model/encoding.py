@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedmedlora.tasks.example import Example
-from fedmedlora.tasks.markup import split_answer
+from fedmedlora.tasks.markup import TAG, split_answer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,11 +25,13 @@ class Row:
         example: the example's id.
         ids: prompt, answer, end-of-sequence.
         answer: index of the answer's first token; the loss is on ``ids[answer:]`` alone.
+        tags: indices of the answer's tokens that belong to tags, not to the copied text.
     """
 
     example: str
     ids: tuple[int, ...]
     answer: int
+    tags: tuple[int, ...] = ()
 
     @property
     def targets(self) -> int:
@@ -105,13 +107,19 @@ def encode_examples(
     cut: list[str] = []
     dropped: list[str] = []
     for example, prompt, answer in zip(examples, prompts, pieces, strict=True):
-        ids = [*prompt, *(i for piece in answer for i in ids_of[piece]), tokenizer.eos_token_id]
+        ids, tags = list(prompt), []
+        for piece in answer:
+            if TAG.fullmatch(piece):
+                tags += range(len(ids), len(ids) + len(ids_of[piece]))
+            ids += ids_of[piece]
+        ids.append(tokenizer.eos_token_id)
         if len(prompt) >= max_tokens:
             dropped.append(example.id)
             continue
         if len(ids) > max_tokens:
             cut.append(example.id)
             ids = ids[:max_tokens]
-        rows.append(Row(example.id, tuple(ids), len(prompt)))
+        kept = tuple(place for place in tags if place < len(ids))
+        rows.append(Row(example.id, tuple(ids), len(prompt), kept))
     tokens = sum(len(row.ids) for row in rows)
     return rows, EncodingReport(len(rows), tokens, tuple(cut), tuple(dropped))

@@ -71,7 +71,7 @@ class EnforcedAnswer:
         self._source, self._rules = source, rules
         self._last = len(source.rstrip())  # from here on nothing is left to mark
         self._root = rules.tokens.trie(openings)
-        self._here = _Place(rules.tokens.draft(source, 0), 0, 0)
+        self._here = self._place(rules.tokens.draft(source, 0), 0, 0)
         self._pending = list(prompt[-1:])
         self._text = ""
         self._open: list[str] = []
@@ -260,8 +260,13 @@ class EnforcedAnswer:
 
     def _after(self, place: _Place, copy: _Copy) -> _Place:
         if copy.drafted:
-            return _Place(place.draft, place.at + 1, copy.end)
-        return _Place(self._rules.tokens.draft(self._source, copy.end), 0, copy.end)
+            return self._place(place.draft, place.at + 1, copy.end)
+        return self._place(self._rules.tokens.draft(self._source, copy.end), 0, copy.end)
+
+    def _place(self, draft: Draft, at: int, position: int) -> _Place:
+        while at >= len(draft.ids) and draft.stop < len(self._source):
+            draft, at = self._rules.tokens.draft(self._source, draft.stop), 0
+        return _Place(draft, at, position)
 
     def _copy(self, place: _Place) -> None:
         written = self._source[self._here.position : place.position]
@@ -292,7 +297,7 @@ class EnforcedAnswer:
             self._text += self._source[self._here.position : position] + node.tag
             self._open.append(node.tag)
             self._fresh += 1
-        self._here = _Place(self._rules.tokens.draft(self._source, position), 0, position)
+        self._here = self._place(self._rules.tokens.draft(self._source, position), 0, position)
 
 
 def _best_tag(

@@ -17,15 +17,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 IGNORED = -100
-Vocabulary = Literal["full", "batch"]
+Objective = Literal["answer", "decisions"]
 
 
 def answer_loss(
-    model: PreTrainedModel | PeftModel,
-    input_ids: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    vocabulary: Vocabulary = "full",
+    model: PreTrainedModel | PeftModel, input_ids: torch.Tensor, labels: torch.Tensor
 ) -> tuple[torch.Tensor, int]:
     """Summed cross-entropy over the labelled tokens, and how many there are.
 
@@ -37,20 +33,50 @@ def answer_loss(
         model: causal language model, adapted or plain.
         input_ids: (rows, tokens).
         labels: (rows, tokens), -100 where there is no loss.
-        vocabulary: ``"full"``, or ``"batch"``: the softmax is over the tokens that occur in these
-            rows. An enforced answer is made of its prompt's tokens, so these are all that decoding
-            ever compares; what it costs no longer depends on the size of the vocabulary.
     """
     projection = Projection(model)
     states = projection.states(input_ids=input_ids, use_cache=False)
     wanted = labels[:, 1:] != IGNORED
+    logits = projection.logits(states[:, :-1][wanted])
     targets = labels[:, 1:][wanted]
-    tokens = None
-    if vocabulary == "batch":
-        tokens = torch.unique(input_ids)
-        targets = torch.searchsorted(tokens, targets)
-    logits = projection.logits(states[:, :-1][wanted], tokens)
     return functional.cross_entropy(logits, targets, reduction="sum"), int(targets.numel())
+
+
+def decision_loss(
+    model: PreTrainedModel | PeftModel,
+    input_ids: torch.Tensor,
+    labels: torch.Tensor,
+    tags: torch.Tensor,
+) -> tuple[torch.Tensor, int]:
+    """Summed cross-entropy of the decisions that enforced decoding leaves to the model.
+
+    At every place of an answer the model copies the text's next token or writes one of a tag: the
+    softmax is over that one token and the tokens of the batch's tags, not over the vocabulary. So
+    nothing is learnt, or paid, for telling the next word from words that could not be written.
+
+    Args:
+        model: causal language model, adapted or plain.
+        input_ids: (rows, tokens).
+        labels: (rows, tokens), -100 where there is no loss.
+        tags: (rows, tokens), true at the tokens of an answer's tags.
+    """
+    projection = Projection(model)
+    states = projection.states(input_ids=input_ids, use_cache=False)
+    wanted = labels[:, 1:] != IGNORED
+    states, targets, in_tag = states[:, :-1][wanted], labels[:, 1:][wanted], tags[:, 1:][wanted]
+    # The text's next token: the first at or after the place that is not of a tag. An answer ends
+    # with end-of-sequence, unless the length limit cut it within a tag.
+    count = len(targets)
+    places = torch.arange(count, device=targets.device)
+    after = torch.where(in_tag, count - 1, places)
+    following = targets[torch.flip(torch.cummin(torch.flip(after, [0]), 0).values, [0])]
+    of_tags = torch.unique(targets[in_tag])
+    choices = torch.cat([of_tags, torch.unique(following)])
+    logits = projection.logits(states, choices)
+    text = torch.searchsorted(choices[len(of_tags) :].contiguous(), following) + len(of_tags)
+    decided = torch.cat([logits[:, : len(of_tags)], logits.gather(1, text[:, None])], dim=1)
+    best = torch.where(in_tag, torch.searchsorted(of_tags, targets), len(of_tags))
+    return functional.cross_entropy(decided, best, reduction="sum"), count
 
 
 def mean_loss(
@@ -81,11 +107,13 @@ def mean_loss(
 
 
 def pad_rows(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-    """Ids and labels of rows as tensors, filled up on the right."""
+    """Ids, labels and the places of tags of rows as tensors, filled up on the right."""
     width = max(len(row.ids) for row in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     labels = torch.full((len(rows), width), IGNORED)
+    tags = torch.zeros(len(rows), width, dtype=torch.bool)
     for i, row in enumerate(rows):
+        tags[i, list(row.tags)] = True
         ids[i, : len(row.ids)] = torch.tensor(row.ids)
         labels[i, row.answer : len(row.ids)] = ids[i, row.answer : len(row.ids)]
-    return {"input_ids": ids, "labels": labels}
+    return {"input_ids": ids, "labels": labels, "tags": tags}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from fedmedlora.errors import AdapterError, ConfigError, DataError
 from fedmedlora.model.encoding import Row
-from fedmedlora.model.losses import Vocabulary, answer_loss, mean_loss, pad_rows
+from fedmedlora.model.losses import Objective, answer_loss, decision_loss, mean_loss, pad_rows
 from fedmedlora.model.restoring import kept_as_it_was
 
 __all__ = [
@@ -54,7 +54,8 @@ class TrainingSettings:
         max_tokens: limit of a row.
         gradient_checkpointing: recompute activations in the backward pass; saves memory, costs
             about a third of the time.
-        vocabulary: what the loss's softmax is over; see ``losses.answer_loss``.
+        objective: the loss: ``"answer"``, the usual one over all answer tokens, or
+            ``"decisions"``, of what enforced decoding leaves open; see ``losses``.
 
     Raises:
         ConfigError: a value out of range.
@@ -68,7 +69,7 @@ class TrainingSettings:
     weight_decay: float = 0.0
     max_tokens: int = 800
     gradient_checkpointing: bool = False
-    vocabulary: Vocabulary = "full"
+    objective: Objective = "answer"
 
     def __post_init__(self) -> None:
         wrong = {
@@ -137,7 +138,7 @@ def train_adapter(
             rows,
             tokenizer=tokenizer,
             config=_config(folder, settings, seed=seed),
-            vocabulary=settings.vocabulary,
+            objective=settings.objective,
         )
         _watch(trainer, losses, on_step)
         # TRL rounds the adapter of a quantised backbone to bf16, in which small steps are lost.
@@ -199,7 +200,7 @@ def _trainer(
     *,
     tokenizer: PreTrainedTokenizerBase,
     config: SFTConfig,
-    vocabulary: Vocabulary,
+    objective: Objective,
 ) -> SFTTrainer:
     from datasets import Dataset
     from torch.utils.data import Sampler
@@ -216,9 +217,11 @@ def _trainer(
             return_outputs: bool = False,
             num_items_in_batch: torch.Tensor | int | None = None,
         ) -> torch.Tensor:
-            total, count = answer_loss(
-                model, inputs["input_ids"], inputs["labels"], vocabulary=vocabulary
-            )
+            ids, labels = inputs["input_ids"], inputs["labels"]
+            if objective == "decisions":
+                total, count = decision_loss(model, ids, labels, inputs["tags"])
+            else:
+                total, count = answer_loss(model, ids, labels)
             return total / count
 
         def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthOrder:
