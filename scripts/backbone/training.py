@@ -34,6 +34,7 @@ class Plan:
     copies_kept: float = 0.3
     text_kept: float = 0.08
     text_weight: float = 0.15
+    vocabulary: int = 6144
     seed: int = 13
 
 
@@ -67,6 +68,30 @@ class Encoder:
             if word is not None:
                 ids += self._ids(word)
         return ids
+
+    def encode_tags(self, exercise: Exercise) -> tuple[list[int], int, list[int]]:
+        """Token ids, where the answer starts, and the places of its tags' tokens."""
+        ids, _, answer = self.encode(exercise)
+        lengths = {tag.start: 0 for tag in exercise.marked}
+        for tag in exercise.marked:
+            opening = [self._ids('<span class="'), self._ids(tag.word), self._ids('">')]
+            if tag.head is not None:
+                opening += [self._ids('" head="'), self._ids(str(tag.head))]
+            lengths[tag.start] = sum(len(part) for part in opening)
+        ends = {tag.end for tag in exercise.marked}
+        places: list[int] = []
+        at = answer
+        for index in range(len(exercise.words) + 1):
+            if index in ends:
+                places.append(at)
+                at += 1
+            places += range(at, at + lengths.get(index, 0))
+            at += lengths.get(index, 0)
+            if index < len(exercise.words):
+                at += len(self._ids(exercise.words[index]))
+        if at != len(ids) - 1:
+            raise AssertionError("an exercise was encoded otherwise than its tags were counted")
+        return ids, answer, places
 
     def encode(self, exercise: Exercise) -> _Coded:
         """Token ids, where the text starts, and where the answer starts."""
@@ -147,7 +172,6 @@ def train(
     maker: ExerciseMaker,
     *,
     plan: Plan,
-    save: Callable[[int], None],
     report: Callable[[str], None],
 ) -> int:
     """Train in place for ``plan.steps`` steps; returns the number of tokens seen."""
@@ -212,6 +236,4 @@ def train(
                 f"seconds {time.monotonic() - started:.0f}"
             )
             sums = dict.fromkeys(sums, 0.0)
-        if (step + 1) % 300 == 0:
-            save(step + 1)
     return seen
