@@ -7,9 +7,24 @@ them allows is taken, and those that it fits go on.
 
 from dataclasses import dataclass, replace
 
+import regex
 import torch
 
 CLOSING = "</span>"
+
+
+#: What belongs together: a sign with its marks and joined signs, and letters that have a case.
+_UNIT = regex.compile(r"\p{L}(?:\p{M}|\p{L})*")
+_CLUSTER = regex.compile(r"\X")
+
+
+def within_word(text, at):
+    """Whether a tag before ``text[at]`` would split a character or a word."""
+    if any(m.start() < at < m.end() for m in _CLUSTER.finditer(text) if m.group() != "\r\n"):
+        return True
+    words = (m for m in _UNIT.finditer(text) if m.start() < at < m.end())
+    letters = [sign for sign in text[at - 1 : at + 1] if not regex.match(r"\p{M}", sign)]
+    return any(words) and all(sign.lower() != sign.upper() for sign in letters)
 
 
 @dataclass(frozen=True)
@@ -106,7 +121,7 @@ class ReferenceDecoder:
         before = max([0, *(e for _, e in offsets[: now.at])])
         stop = max(now.position, now.start + max(before, end))
         yield ids[now.at], "copy", self.copy(now, source, stop, at=now.at + 1)
-        if begin >= end or begin < before:
+        if begin >= end or begin < before or within_word(source, now.start + begin):
             return
         may_open = len(now.open) < self.depth and now.position < last
         blank = now.position
@@ -115,7 +130,7 @@ class ReferenceDecoder:
         for token, text in self.texts.items():
             to = now.position + len(text)
             fits = source.startswith(text, now.position) and token != ids[now.at] and to != stop
-            if fits and (to < stop or to <= blank):
+            if fits and (to < stop or to <= blank) and not within_word(source, to):
                 if may_open:
                     yield token, "room", self.copy(now, source, to, at=None)
                 elif now.open and not text.isspace():

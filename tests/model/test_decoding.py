@@ -151,8 +151,7 @@ def test_the_same_tag_does_not_open_twice_around_the_same_words(kind):
 
 
 def test_a_tag_of_a_single_token():
-    tokenizer = _TOKENIZERS["word"]
-    tokenizer = word_tokenizer()
+    tokenizer = byte_tokenizer()
     tokenizer.add_tokens([ENTITY_TAGS[0]])
     assert len(tokenizer(ENTITY_TAGS[0], add_special_tokens=False)["input_ids"]) == 1
     model = tiny_llama(tokenizer)

@@ -108,7 +108,7 @@ def test_examples_hold_what_their_fields_promise(document, chosen):
         text = document.text[example.start : example.end]
         assert example.source == mask(text)
         assert len(example.source) == len(text)
-        assert example.prompt.endswith("\n### Output Text:\n")
+        assert example.prompt.endswith(("\n### Output Text:\n", "\n### marked:\n"))
         pieces = split_answer(example.answer)
         assert "".join(p for p in pieces if not re.match("</?span", p)) == example.source
         assert {p for p in pieces if p.startswith("<span")} <= set(example.openings)

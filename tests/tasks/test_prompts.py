@@ -39,11 +39,11 @@ def test_the_compact_prompt_is_one_line_with_the_asked_types():
     settings = {"covers": COVERS, "prompt": "compact"}
     entities, modifiers = build(NOTE, **settings)[0]
     assert entities.prompt == (
-        "entities problem drug\n### Input Text:\nGiven aspirin 81 mg daily.\n### Output Text:\n"
+        "mark: problem drug\n### text:\nGiven aspirin 81 mg daily.\n### marked:\n"
     )
     assert modifiers.prompt == (
-        "modifiers frequency strength\n### Input Text:\n"
-        'Given <span class="drug">aspirin</span> 81 mg daily.\n### Output Text:\n'
+        "mark: of frequency strength\n### text:\n"
+        'Given <span class="drug">aspirin</span> 81 mg daily.\n### marked:\n'
     )
 
 

@@ -7,6 +7,7 @@ own offset mapping, so that a token is always known to be a certain stretch of t
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _KEPT = 20_000  # drafts kept before all are forgotten
 _BLOCK = 800  # characters of a source that are tokenised at once, at least; windows are shorter
 _SPACE = "▁"  # SentencePiece's
+_JOINER = "\u200d"  # of several signs into one, in emoji
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,8 @@ class Draft:
         stop: one past its last character; the rest of a long source is another draft.
         ids: tokens.
         ends: for each token, the character of the source at which it ends; never falling.
-        clean: for each token, whether a tag may stand right before it: it does not begin inside
-            a word of letters, and its start is the end of
-            the one before, and it does not begin inside a character.
+        clean: for each token, whether a tag may stand right before it: it begins where the one
+            before ends, and neither inside a word of letters nor inside a character.
     """
 
     stop: int
@@ -122,7 +123,7 @@ class SourceTokens:
         found = {}
         for stop in range(start + 1, min(max(end - 1, blank), start + self._longest) + 1):
             token = self._alone.get(source[start:stop])
-            if token is not None and stop != end:
+            if token is not None and stop != end and not _in_word(source, stop):
                 found[token] = stop
         return found
 
@@ -146,14 +147,23 @@ class SourceTokens:
 
 
 def _in_word(text: str, at: int) -> bool:
-    """Whether the place before ``text[at]`` is between two letters of scripts that part words.
+    """Whether the place before ``text[at]`` is inside a character, or between two letters of
+    scripts that part words.
 
     Small models like to mark a part of a word; annotators do not. Scripts without upper and lower
     case, such as Chinese, may be written without spaces, so there a tag may stand anywhere.
     """
     if not 0 < at < len(text):
         return False
-    return all(letter.lower() != letter.upper() for letter in text[at - 1 : at + 1])
+    left, right = text[at - 1], text[at]
+    if _is_mark(right) or _JOINER in (left, right):
+        return True
+    return right.lower() != right.upper() and (left.lower() != left.upper() or _is_mark(left))
+
+
+def _is_mark(sign: str) -> bool:
+    """Whether a sign belongs to the one before: accents, variation selectors, skin tones."""
+    return unicodedata.category(sign)[0] == "M" or "\U0001f3fb" <= sign <= "\U0001f3ff"
 
 
 def _stand_alone_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:

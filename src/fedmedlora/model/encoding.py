@@ -107,7 +107,8 @@ def encode_examples(
     cut: list[str] = []
     dropped: list[str] = []
     for example, prompt, answer in zip(examples, prompts, pieces, strict=True):
-        ids, tags = list(prompt), []
+        ids = list(prompt)
+        tags: list[int] = []
         for piece in answer:
             if TAG.fullmatch(piece):
                 tags += range(len(ids), len(ids) + len(ids_of[piece]))

@@ -131,17 +131,18 @@ class EnforcedAnswer:
         fed = len(self._pending)
         if self._node is not None and not self._go_on(self._node, logits[fed - 1], columns):
             return fed
-        last = 0
-        for accepted in range(self._rules.draft):
-            if self.done:
-                return fed + accepted
+        draft = self._here.draft
+        accepted = 0
+        while not self.done:
             token = self._choose(logits[fed - 1 + accepted], columns)
             if token is None:
-                return fed + accepted
-            last = token
-        # The token accepted last was not fed: its logits are still due.
-        self._pending = [last]
-        return fed + self._rules.draft - 1
+                break
+            if accepted == self._rules.draft - 1 or self._here.draft is not draft:
+                # What follows the token accepted last was not asked for: its logits are still due.
+                self._pending = [token]
+                break
+            accepted += 1
+        return fed + accepted
 
     def _choose(self, logits: Logits, columns: Mapping[int, int]) -> int | None:
         """Make one choice; the draft's next token if that is it, None if the draft ends here."""
