@@ -25,7 +25,7 @@ from .training import Encoder
 class DecisionPlan:
     """The second stage; ``tokens`` is the batch size in tokens."""
 
-    decision_steps: int = 3000
+    decision_steps: int = 2400
     decision_tokens: int = 1800
     decision_matrix_rate: float = 0.003
     decision_other_rate: float = 4e-4
