@@ -180,7 +180,7 @@ def _load_model(name: str, path: str, precision: Precision) -> PreTrainedModel:
         options["quantization_config"] = _quantisation()
     if torch.cuda.is_available():
         options["device_map"] = {"": 0}
-    with _loading(name, "model"):
+    with _loading(name, "model"), _quiet():
         model, info = AutoModelForCausalLM.from_pretrained(
             path, output_loading_info=True, **options
         )
@@ -192,6 +192,20 @@ def _load_model(name: str, path: str, precision: Precision) -> PreTrainedModel:
             f"{', ...' if len(missing) > 3 else ''}): copy or download it again"
         )
     return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bar for the loading of weights: where progress shows is the caller's to say."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 @contextmanager
