@@ -300,6 +300,8 @@ def check_study(content: Mapping[str, Any], *, source: str) -> Study:
         for fault in error.errors():
             key = ".".join(str(part) for part in fault["loc"]) or "study"
             message = fault["msg"].removeprefix("Value error, ")
+            if fault["type"] == "extra_forbidden":
+                message = "there is no such setting"
             value = fault.get("input")
             shown = f" (is {value!r})" if isinstance(value, str | int | float) else ""
             lines.append(f"{key}: {message}{shown}")
