@@ -1,0 +1,122 @@
+"""A whole study on the embedded backbone, small: every station real, interrupted and resumed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fedmedlora.config import load_study
+from fedmedlora.errors import RunError
+from fedmedlora.model.adapter import read_adapter
+from fedmedlora.model.backbone import embedded_folder
+from fedmedlora.study import method_labels, rescore, run_study, study_tables
+
+TEXT = """
+name: toy
+methods: [zero-shot, dictionary, single-site, fed-medlora, fed-medlora+, centralised]
+sites:
+  icu: {synthetic: {style: icu, train: 3, validation: 1, test: 1}}
+  outpatient: {synthetic: {style: outpatient, train: 3, validation: 1, test: 1}}
+task: {heads: numbered, prompt: compact, window_words: 30}
+training: {steps: 2, batch: 2, learning_rate: 1.0e-3, objective: decisions}
+federation: {rounds: 2}
+"""
+
+
+def study_of(folder: Path, *overrides: str):
+    file = folder / "study.yaml"
+    file.write_text(TEXT, encoding="utf-8")
+    return load_study(file, overrides)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    run_study(study_of(folder), folder / "run")
+    return folder / "run"
+
+
+def test_every_method_is_scored_on_every_cohort_and_task(run):
+    scores = json.loads((run / "scores.json").read_text())
+    found = {(s["method"], s["cohort"], s["task"]) for s in scores}
+    methods = method_labels(study_of(run.parent))
+    cohorts = ("icu", "outpatient", "all")
+    tasks = ("entities", "modifiers", "relations")
+    assert found == {(m, c, t) for m in methods for c in cohorts for t in tasks}
+    keys = ["method", "round", "cohort", "task", "matching", "level", "type"]
+    keys += ["tp", "predicted", "gold", "precision", "recall", "f1"]
+    assert all(list(score)[: len(keys)] == keys for score in scores)
+
+
+def test_a_round_says_what_every_site_did_and_what_travelled(run):
+    rounds = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    federated = [r for r in rounds if r["method"] == "fed-medlora+"]
+    assert [r["round"] for r in federated] == [1, 2]
+    for record in federated:
+        assert set(record["sites"]) == {"icu", "outpatient"}
+        assert sum(site["weight"] for site in record["sites"].values()) == pytest.approx(1)
+        for site in record["sites"].values():
+            assert site["status"] == "ok"
+            assert site["validation_loss"] > 0
+            assert site["bytes_up"] > 200_000  # the adapter in bf16
+            assert site["counts"]["steps"] == 2
+
+
+def test_scores_can_be_made_again_without_a_model(run, monkeypatch):
+    before = (run / "scores.json").read_bytes()
+    (run / "scores.json").unlink()
+    monkeypatch.setattr("fedmedlora.study.MethodRunner", None)
+    rescore(run)
+    assert (run / "scores.json").read_bytes() == before
+
+
+def test_the_tables_name_every_method(run):
+    scores, traffic = study_tables(run)
+    assert {row[1] for row in scores.rows} == set(method_labels(study_of(run.parent)))
+    assert {row[0] for row in traffic.rows} == {"fed-medlora", "fed-medlora+"}
+
+
+def test_a_saved_adapter_opens_with_peft_and_merges(run):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(embedded_folder())
+    merged = PeftModel.from_pretrained(base, run / "adapters" / "fed-medlora").merge_and_unload()
+    assert type(merged) is type(base)
+    task = json.loads((run / "adapters" / "fed-medlora" / "task.json").read_text())
+    assert task["task"]["heads"] == "numbered"
+
+
+def test_a_finished_run_is_not_done_again_and_another_study_is_refused(run):
+    times = {file: file.stat().st_mtime_ns for file in (run / "answers").rglob("*")}
+    run_study(study_of(run.parent), run)
+    assert times == {file: file.stat().st_mtime_ns for file in (run / "answers").rglob("*")}
+    with pytest.raises(RunError, match="seed"):
+        run_study(study_of(run.parent, "seed=99"), run)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_adapter_and_scores(run, tmp_path):
+    def interrupt(kind: str, facts: dict[str, object]) -> None:
+        if (kind, facts.get("method"), facts.get("round")) == ("round", "fed-medlora", 2):
+            raise KeyboardInterrupt
+
+    study = study_of(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(study, tmp_path / "run", on_event=interrupt)
+    assert not (tmp_path / "run" / "scores.json").exists()
+    run_study(study, tmp_path / "run")
+    for method in ("fed-medlora", "centralised"):
+        ours, theirs = (
+            read_adapter(folder / "adapters" / method) for folder in (tmp_path / "run", run)
+        )
+        assert ours.sha256 == theirs.sha256
+    again = (tmp_path / "run" / "scores.json").read_bytes()
+    assert again == (run / "scores.json").read_bytes()
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("mine")
+    with pytest.raises(RunError, match="not empty"):
+        run_study(study_of(tmp_path), tmp_path / "run")
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["mine.txt"]
