@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+_REST = 0.9  # answers that are done leave their batch when no more than this share goes on
+
 
 @dataclass(frozen=True, slots=True)
 class DecodingSettings:
@@ -130,7 +132,9 @@ class EnforcedDecoder:
                 )
             cache.keep([row.advance(logits[i], columns) for i, row in enumerate(rows)])
             still = [i for i, row in enumerate(rows) if not row.done]
-            if 0 < len(still) < len(rows):
+            # To leave rows out is to copy all others: not for a few.
+            if still and len(still) <= _REST * len(rows):
                 cache.select(still)
-            rows = [rows[i] for i in still]
+            if len(still) <= _REST * len(rows):
+                rows = [rows[i] for i in still]
         return [answer.finish() for answer in answers]

@@ -94,14 +94,22 @@ class EnforcedAnswer:
         return words + CLOSING * len(self._open) + text[len(words) :]
 
     def feed(self) -> list[int]:
-        """What must be fed, then as much of the draft as is to be checked."""
+        """What must be fed, then as much of the draft as is to be checked; nothing at the end."""
+        if self.done:
+            return []
         if self._node is not None and self._rival is None:
             return self._pending
         place = self._rival or self._here
-        return [*self._pending, *place.draft.ids[place.at : place.at + self._rules.draft - 1]]
+        return [*self._pending, *place.draft.ids[place.at : place.at + self._ahead()]]
+
+    def _ahead(self) -> int:
+        """How many tokens of the draft are fed; fewer after a tag, to keep feeds equally long."""
+        return max(self._rules.draft - len(self._pending), self._rules.draft // 2)
 
     def wanted(self) -> Iterator[int]:
         """Every token whose logit ``advance`` may ask for."""
+        if self.done:
+            return
         yield from self._root.children
         if self._node is not None:
             yield from self._node.children
@@ -109,7 +117,7 @@ class EnforcedAnswer:
             if self._rival is None:
                 return
         place = self._rival or self._here
-        stop = min(place.at + self._rules.draft, len(place.draft.ids))
+        stop = min(place.at + self._ahead() + 1, len(place.draft.ids))
         position = place.position
         for at in range(place.at, stop):
             yield place.draft.ids[at]
@@ -128,7 +136,9 @@ class EnforcedAnswer:
         Returns:
             how many of the fed tokens stay.
         """
-        fed = len(self._pending)
+        if self.done:
+            return 0
+        fed, ahead = len(self._pending), self._ahead()
         if self._node is not None and not self._go_on(self._node, logits[fed - 1], columns):
             return fed
         draft = self._here.draft
@@ -137,7 +147,7 @@ class EnforcedAnswer:
             token = self._choose(logits[fed - 1 + accepted], columns)
             if token is None:
                 break
-            if accepted == self._rules.draft - 1 or self._here.draft is not draft:
+            if accepted == ahead or self._here.draft is not draft:
                 # What follows the token accepted last was not asked for: its logits are still due.
                 self._pending = [token]
                 break
