@@ -46,8 +46,8 @@ model for any other use, and no clinical use at all.
 - Generated lines of invented names with numbers and units (scripts/backbone/shorthand.py).
 - Exercises over both ("mark: disease, medicine", "mark like: kidney", "mark exactly: ..."), whose
   labels come from the topics' names, from word endings, numbers and brackets, and from word
-  clusters made of the same text; {tokens_seen:,} tokens of exercises in
-  {steps} steps with the usual loss and {decision_steps} with that of the decisions.
+  clusters made of the same text; {tokens_seen:,} tokens of exercises in {steps} steps with the
+  usual loss and {decision_steps} with that of the decisions.
 
 ## What it did not see
 - No annotated clinical text, and no text of the corpora or notes that the project's studies use.
@@ -59,9 +59,10 @@ model for any other use, and no clinical use at all.
   English, contains {held_out_open} of them, unannotated by us.
 
 ## Making
-`python scripts/make_backbone.py PRETRAINING OUT`, seeds {seed} and {decision_seed}. On one core of a
-two-core machine that was also used otherwise the first stage took 55 minutes, the second 20. Text is lower-cased; white space is not encoded.
-Weights are bfloat16, under the project's licence; name MedQuAD where you pass them on.
+`python scripts/make_backbone.py PRETRAINING OUT`, seeds {seed} and {decision_seed}. On one core of
+a two-core machine that was also used otherwise the first stage took 55 minutes, the second 20. Text
+is lower-cased; white space is not encoded. Weights are bfloat16, under the project's licence; name
+MedQuAD where you pass them on.
 """
 
 
