@@ -37,14 +37,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); \
 	    echo "error: $(PYTHON) cannot make an environment" \
 	        "(on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
-	@echo "installing into $(VENV): 2 to 3 minutes and about 2.5 GB"
+	@echo "installing into $(VENV): 2 to 3 minutes and about 2.1 GB"
 	@# The build backend comes first and is used as it is, so that it is pinned too.
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt hatchling editables
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt \
 	    --no-build-isolation -e '.[dev,simulation]'
 	@touch $@
 
-demo: $(INSTALLED) ## federate three synthetic hospitals and compare: 3 minutes, runs/demo
+demo: $(INSTALLED) ## federate three synthetic hospitals and compare: minutes, runs/demo
 	@# What is finished makes room and is kept once; what was interrupted goes on.
 	@if [ -e runs/demo/scores.json ]; then \
 	    rm -rf runs/demo.previous && mv runs/demo runs/demo.previous && \
