@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from fedmedlora.model.projection import Projection
+
 if TYPE_CHECKING:
     from peft import PeftModel
 
@@ -26,7 +28,8 @@ def kept_as_it_was(model: PeftModel) -> Iterator[dict[str, torch.Tensor]]:
     """Gives copies of the trainable parameters, by name; puts back everything else at the end."""
     from transformers.utils import logging
 
-    base = model.get_base_model()
+    base = Projection(model).base  # looks at the model in evaluation mode, once
+    _unpack(base)
     patched = base.__dict__.get("forward")
     use_cache = getattr(base.config, "use_cache", None)
     embedding = base.get_input_embeddings()
@@ -64,3 +67,15 @@ def kept_as_it_was(model: PeftModel) -> Iterator[dict[str, torch.Tensor]]:
         for parameter in model.parameters():
             parameter.grad = None
         model.eval()
+
+
+def _unpack(base: torch.nn.Module) -> None:
+    """Undo what bitsandbytes does to 4-bit weights at the first evaluation on some processors.
+
+    It packs them for inference there; a packed weight computes in training as well, but lets no
+    gradient through. Reading a layer's state unpacks it.
+    """
+    for module in base.modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        if getattr(state, "packing_format_for_cpu", False):
+            module.state_dict()
