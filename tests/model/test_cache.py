@@ -9,7 +9,7 @@ from model_toys import tiny_llama, word_tokenizer
 
 from fedmedlora.errors import BackboneError
 from fedmedlora.model.adapter import new_adapter_model
-from fedmedlora.model.cache import RewindableCache
+from fedmedlora.model.cache import RewindableCache, check_rewinding
 from fedmedlora.model.projection import Projection
 
 SIZE = 60
@@ -164,3 +164,34 @@ def test_only_logits_that_are_asked_for_are_computed():
     some = projection.logits(projection.states(input_ids=ids), torch.tensor([3, 9]))
     torch.testing.assert_close(some, whole[..., [3, 9]])
     assert some.shape == (1, 3, 2)
+
+
+def test_what_fits_is_known_by_comparing(model):
+    check_rewinding(Projection(model))
+
+
+def _mamba():
+    from transformers import MambaConfig, MambaForCausalLM
+
+    return MambaForCausalLM(
+        MambaConfig(vocab_size=SIZE, hidden_size=16, num_hidden_layers=1, state_size=4)
+    )
+
+
+def _bloom():
+    from transformers import BloomConfig, BloomForCausalLM
+
+    return BloomForCausalLM(BloomConfig(vocab_size=SIZE, hidden_size=16, n_layer=2, n_head=2))
+
+
+@pytest.mark.parametrize("make", [_mamba, _bloom])
+def test_a_model_whose_cache_cannot_take_tokens_back_is_an_error(make):
+    with pytest.raises(BackboneError, match=r"cannot take tokens back.*decoding\.mode to free"):
+        check_rewinding(Projection(make().eval()))
+
+
+def test_a_model_that_computes_something_else_with_a_mask_is_an_error(monkeypatch):
+    projection = Projection(_llama().eval())
+    monkeypatch.setattr(RewindableCache, "_mask", lambda self, slots, length: None)
+    with pytest.raises(BackboneError, match=r"LlamaForCausalLM.*decoding\.mode to free"):
+        check_rewinding(projection)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from weakref import WeakSet
 
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
@@ -17,6 +18,7 @@ from fedmedlora.model.projection import Projection
 
 _ROOM = 96  # slots by which the cache grows at least
 _SHARED = 12  # a common beginning of this many tokens is worth computing once
+_checked: WeakSet[torch.nn.Module] = WeakSet()
 
 
 @dataclass(slots=True)
@@ -158,6 +160,38 @@ class RewindableCache:
         for layer in self._cache.layers:
             if layer.keys is not None:
                 layer.keys, layer.values = layer.keys[index], layer.values[index]
+
+
+def check_rewinding(projection: Projection) -> None:
+    """Check that a model computes with this cache what it computes without; once a model.
+
+    Raises:
+        BackboneError: it does not, or keeps a state from which no token can be taken back.
+    """
+    base = projection.base
+    if base in _checked:
+        return
+    first, second = [1, 2, 3, 4, 5, 6], [6, 5, 4]
+    unfit = (
+        f"{type(base).__name__} cannot take tokens back from its cache as enforced decoding does"
+    )
+    with torch.inference_mode():
+        try:
+            cache = RewindableCache(projection, [first[:4], second[:1]], pad=0)
+            cache.extend([[4, 1, 1], [6, 1]])
+            cache.keep([1, 1])
+            found = projection.logits(cache.extend([first[4:], second[1:]]))
+            ids = torch.tensor([first, second + [0] * 3], device=found.device)
+            wanted = projection.logits(projection.states(input_ids=ids, use_cache=False))
+        except (AttributeError, TypeError, ValueError, RuntimeError, IndexError) as error:
+            raise BackboneError(f"{unfit}; set decoding.mode to free") from error
+    wanted = torch.stack([wanted[0, 4:6], wanted[1, 1:3]])
+    if not bool(torch.isfinite(wanted).all()):
+        return  # a broken adapter; decoding says so
+    # Wide enough for bf16, far too narrow for a wrong mask or position.
+    if not float((found - wanted).norm()) <= 0.05 * float(wanted.norm()):
+        raise BackboneError(f"{unfit}: its logits differ; set decoding.mode to free")
+    _checked.add(base)
 
 
 def _common_beginning(rows: Sequence[list[int]]) -> list[int]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from fedmedlora.errors import BackboneError, ConfigError
-from fedmedlora.model.cache import RewindableCache
+from fedmedlora.model.cache import RewindableCache, check_rewinding
 from fedmedlora.model.copying import SourceTokens
 from fedmedlora.model.encoding import prompt_ids
 from fedmedlora.model.enforcing import EnforcedAnswer, Rules
@@ -64,7 +64,8 @@ class EnforcedDecoder:
         settings: see ``DecodingSettings``.
 
     Raises:
-        BackboneError: the tokenizer is not a fast one.
+        BackboneError: the tokenizer is not a fast one, or the model's cache is not one that tokens
+            can be taken back from.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class EnforcedDecoder:
     ) -> None:
         self._tokenizer, self._batch = tokenizer, settings.batch
         self._projection = Projection(model)
+        check_rewinding(self._projection)
         self._rules = Rules(
             tokens=SourceTokens(tokenizer),
             draft=settings.draft,
