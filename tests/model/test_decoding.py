@@ -123,7 +123,7 @@ def test_tags_that_begin_like_the_text_are_told_from_it_by_the_next_token(openin
     tokenizer = byte_tokenizer([*lines, "spa spam span"], size=330)
     assert tokenizer.tokenize("<span") == ["<", "spa", "n"]
     sources = ["<5<s <sp ", "a</b <<5x", "</<s> <", "x <sp</ba", "<s<s<s <b"]
-    for seed in range(3):
+    for seed in range(2):
         model = tiny_llama(tokenizer, seed=seed)
         reference = ReferenceDecoder(model, tokenizer, **options)
         decoder = EnforcedDecoder(model, tokenizer, DecodingSettings(draft=3, **options))
@@ -190,6 +190,7 @@ def test_no_examples_give_no_answers(kind):
     assert _decode(kind, []) == []
 
 
+@pytest.mark.parametrize("kind", ["byte", "word"])
 def test_a_source_of_three_thousand_words(kind):
     source = " ".join(f"{word} pain" for word in ("chest", "arm", "no") * 500)
     example = toy_example(source, prompt="p\n")
