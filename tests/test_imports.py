@@ -17,13 +17,14 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "fedmedlora"
 PACKAGE = "fedmedlora"
 
-LEAVES = {"errors", "schema", "seeds", "strict_yaml"}
+LEAVES = {"errors", "faults", "schema", "seeds", "strict_yaml"}
 #: Module or station -> what of ours it may import, besides itself. What is not listed (study, cli,
 #: ...) stands above the stations: it may import all of them, and none of them may import it.
 MAY_IMPORT = {
     "errors": set(),
     "schema": {"errors"},
     "seeds": {"errors"},
+    "faults": set(),
     "strict_yaml": set(),
     "corpus": LEAVES,
     "tasks": LEAVES | {"corpus"},

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from fedmedlora.errors import ConfigError
+from fedmedlora.errors import ConfigError, SchemaError
+from fedmedlora.faults import describe_faults
 from fedmedlora.schema import DEFAULT_SCHEME, Scheme
 from fedmedlora.strict_yaml import load_yaml
 
@@ -23,13 +24,30 @@ Method = Literal[
 ]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Positive = Annotated[int, Field(ge=1)]
+Place = Annotated[str, Field(min_length=1)]
 
 #: The authors' projections: every linear layer of attention and MLP (arXiv 2601.22124).
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name} is named twice")
+    return names
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, content: Any) -> Any:
+        for name, value in content.items() if isinstance(content, dict) else ():
+            field = cls.model_fields.get(name) if isinstance(name, str) else None
+            if isinstance(value, bool) and field is not None and field.annotation is not bool:
+                raise ValueError(f"{name} cannot be true or false (yes, no, on and off are these)")
+        return content
 
 
 class SyntheticData(_Section):
@@ -53,7 +71,7 @@ class Sample(_Section):
 class Cohort(_Section):
     """Notes to be scored on that no site trains on: an external cohort, or a new site's."""
 
-    test: str
+    test: Place
     annotates: dict[str, Coverage] | list[str] | None = None
     sample: Sample = Sample()
 
@@ -70,9 +88,9 @@ class Site(_Section):
         sample: see ``Sample``.
     """
 
-    train: str | None = None
-    validation: str | None = None
-    test: str | None = None
+    train: Place | None = None
+    validation: Place | None = None
+    test: Place | None = None
     synthetic: SyntheticData | None = None
     annotates: dict[str, Coverage] | list[str] | None = None
     sample: Sample = Sample()
@@ -97,19 +115,29 @@ class BackboneConfig(_Section):
 class AdapterConfig(_Section):
     """LoRA: the authors' rank, alpha and targets; ``all-linear`` is understood."""
 
-    rank: Positive = 16
+    rank: Annotated[int, Field(ge=1, le=4096)] = 16
     alpha: Annotated[float, Field(gt=0)] = 64.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    targets: tuple[str, ...] = PROJECTIONS
+    targets: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] = (
+        PROJECTIONS
+    )
 
 
 class TaskConfig(_Section):
     """See ``tasks.settings.TaskSettings``."""
 
-    tasks: tuple[Literal["entities", "modifiers"], ...] = ("entities", "modifiers")
+    tasks: Annotated[tuple[Literal["entities", "modifiers"], ...], Field(min_length=1)] = (
+        "entities",
+        "modifiers",
+    )
     window_words: Positive = 40
     heads: Literal["marked", "numbered"] = "marked"
     prompt: Literal["full", "compact"] = "full"
+
+    @field_validator("tasks")
+    @classmethod
+    def _once(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+        return _each_once(tasks)
 
 
 class TrainingConfig(_Section):
@@ -138,7 +166,7 @@ class DecodingConfig(_Section):
     draft: Positive = 8
     depth: Positive = 1
     open_bias: float | Literal["validation"] = 0.0
-    open_biases: tuple[float, ...] = (0.0, 0.5, 1.0, 1.5)
+    open_biases: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0, 0.5, 1.0, 1.5)
 
 
 class FederationConfig(_Section):
@@ -165,8 +193,9 @@ class SchemeConfig(_Section):
 class RuntimeConfig(_Section):
     """Processes that run methods side by side, and threads of each."""
 
-    processes: Positive = 1
-    threads: Positive = 1
+    # Torch dies without a word of thousands of threads.
+    processes: Annotated[int, Field(ge=1, le=256)] = 1
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
 
 
 class Study(_Section):
@@ -179,7 +208,7 @@ class Study(_Section):
         server_validation: labelled notes at the server, for ``federation.validation: server``.
     """
 
-    name: str
+    name: Annotated[str, Field(min_length=1, max_length=200)]
     root: str = "."
     seed: int = 7
     sites: Annotated[dict[Name, Site], Field(min_length=1)]
@@ -193,14 +222,12 @@ class Study(_Section):
     federation: FederationConfig = FederationConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     scheme: SchemeConfig | None = None
-    server_validation: str | None = None
+    server_validation: Place | None = None
 
     @field_validator("methods")
     @classmethod
     def _once(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(methods)) < len(methods):
-            raise ValueError("a method is named twice")
-        return methods
+        return _each_once(methods)
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
@@ -214,6 +241,9 @@ class Study(_Section):
         if self.federation.validation == "server" and self.server_validation is None:
             raise ValueError("federation.validation is server, but server_validation is not given")
         scheme = self.make_scheme()
+        reserved = sorted({"micro", "macro"} & set(scheme.types))
+        if reserved:
+            raise ValueError(f"scheme: {', '.join(reserved)} names a mean of scores, not a type")
         for kind, group in (("sites", self.sites), ("cohorts", self.cohorts)):
             for name, part in group.items():
                 unknown = sorted(set(part.annotates or ()) - set(scheme.types))
@@ -248,7 +278,7 @@ def _override(content: dict[str, Any], setting: str) -> None:
     if not sign or not key:
         raise ConfigError(f"--set {setting!r} is not of the form key=value, such as seed=3")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = load_yaml(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {key}: the value is not YAML") from error
     node: Any = content
@@ -270,21 +300,32 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: there is no such study file") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text") from error
     try:
         content = load_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise ConfigError(f"{place}: not YAML: {getattr(error, 'problem', error)}") from error
+        problem = getattr(error, "problem", None) or error
+        raise ConfigError(f"{place}: not YAML: {problem}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: a study file is a mapping of keys, such as 'name: first'")
     for setting in overrides:
         _override(content, setting)
-    root = Path(str(content.get("root", "."))).expanduser()
-    content["root"] = str(root if root.is_absolute() else (path.parent / root).resolve())
+    if isinstance(root := content.get("root", "."), str):
+        content["root"] = _absolute(root, start=path.parent)
     return check_study(content, source=str(path))
+
+
+def _absolute(root: str, *, start: Path) -> str:
+    try:
+        folder = Path(root).expanduser()
+        return str(folder if folder.is_absolute() else (start / folder).resolve())
+    except (RuntimeError, ValueError) as error:  # no such user, a NUL
+        raise ConfigError(f"root: {root!r} is no path of a folder") from error
 
 
 def check_study(content: Mapping[str, Any], *, source: str) -> Study:
@@ -296,13 +337,6 @@ def check_study(content: Mapping[str, Any], *, source: str) -> Study:
     try:
         return Study.model_validate(content)
     except ValidationError as error:
-        lines = []
-        for fault in error.errors():
-            key = ".".join(str(part) for part in fault["loc"]) or "study"
-            message = fault["msg"].removeprefix("Value error, ")
-            if fault["type"] == "extra_forbidden":
-                message = "there is no such setting"
-            value = fault.get("input")
-            shown = f" (is {value!r})" if isinstance(value, str | int | float) else ""
-            lines.append(f"{key}: {message}{shown}")
-        raise ConfigError(f"{source}: " + "; ".join(lines)) from error
+        raise ConfigError(f"{source}: {describe_faults(error)}") from error
+    except SchemaError as error:
+        raise ConfigError(f"{source}: scheme: {error}") from error

@@ -12,9 +12,13 @@ def load_yaml(text: str) -> Any:
     """The content of a YAML document, by the safe loader.
 
     Raises:
-        yaml.YAMLError: not YAML, or a repeated key; its ``problem_mark`` says where.
+        yaml.YAMLError: not YAML, a repeated key, or a value that is not what its form or its tag
+            says; its ``problem_mark`` says where.
     """
-    return yaml.load(text, Loader=_NoRepeats)
+    try:
+        return yaml.load(text, Loader=_NoRepeats)
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deep") from None
 
 
 class _NoRepeats(yaml.SafeLoader):
@@ -23,10 +27,24 @@ class _NoRepeats(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise _fault("a key must be a word or a number, not a list or a mapping", key_node)
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                raise _fault("'<<' is not understood here: write the keys out", key_node)
             key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"the key {key!r} occurs twice", problem_mark=key_node.start_mark
-                )
+            if key in seen:
+                raise _fault(f"the key {key!r} occurs twice", key_node)
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, KeyError, AttributeError, OverflowError):
+            # The safe loader lets through what int(), float() and date() say of a scalar.
+            kind = node.tag.rpartition(":")[2]
+            raise _fault(f"the value has the form of a {kind} but is none", node) from None
+
+
+def _fault(problem: str, node: yaml.Node) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark)

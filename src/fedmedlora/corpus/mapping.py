@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from fedmedlora.corpus.files import read_text
 from fedmedlora.errors import ConfigError
+from fedmedlora.faults import describe_faults
 from fedmedlora.schema import Scheme
 from fedmedlora.strict_yaml import load_yaml
 
@@ -116,14 +117,12 @@ def load_mapping(name_or_path: str | Path, *, scheme: Scheme) -> TypeMapping:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = "" if mark is None else f":{mark.line + 1}"
-        problem = getattr(error, "problem", None) or "not YAML"
+        problem = getattr(error, "problem", None) or error
         raise ConfigError(f"mapping {name_or_path}{line}: {problem}") from None
     try:
         mapping = TypeMapping.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the whole file"
-        raise ConfigError(f"mapping {name_or_path}: {key}: {first['msg']}") from None
+        raise ConfigError(f"mapping {name_or_path}: {describe_faults(error)}") from None
     _check_targets(mapping, name_or_path, scheme=scheme)
     return mapping
 
