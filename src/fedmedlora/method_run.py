@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable
 
-from fedmedlora.corpus.files import write_text
-from fedmedlora.model.adapter import Adapter, save_adapter
+from fedmedlora.model.adapter import Adapter, new_folder, save_adapter, write_bytes
 from fedmedlora.run_folder import RunFolder
 from fedmedlora.study_data import StudyData
 from fedmedlora.study_methods import SINGLE, MethodRunner
@@ -58,10 +56,6 @@ def _keep_adapter(
     runner: MethodRunner, label: str, adapter: Adapter, biases: dict[str, float], folder: RunFolder
 ) -> None:
     place = folder.path / "adapters" / label
-    if place.exists():
-        shutil.rmtree(place)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    save_adapter(adapter, place, base_model=runner.bench.backbone.path)
     study = runner.study
     covers = frozenset().union(*(site.covers for site in runner.data.sites))
     if label.startswith(SINGLE):
@@ -83,4 +77,7 @@ def _keep_adapter(
             "open_bias": biases,
         },
     }
-    write_text(place / "task.json", json.dumps(record, indent=1) + "\n")
+    # With its task or not at all; an adapter of an earlier try stays until then.
+    with new_folder(place) as fresh:
+        save_adapter(adapter, fresh, base_model=runner.bench.backbone.path)
+        write_bytes(fresh / "task.json", (json.dumps(record, indent=1) + "\n").encode())

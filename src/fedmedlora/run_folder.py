@@ -12,7 +12,10 @@ federation/METHOD/                              checkpoints, to resume from
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,8 @@ import yaml
 
 from fedmedlora.config import Study, check_study
 from fedmedlora.corpus.files import write_text
-from fedmedlora.errors import ConfigError, RunError
+from fedmedlora.errors import ConfigError, DataError, RunError
+from fedmedlora.strict_yaml import load_yaml
 from fedmedlora.tasks.example import Example
 
 _PACKAGES = (
@@ -30,6 +34,9 @@ _PACKAGES = (
 )  # fmt: skip
 #: Where and how a study runs may change between an interruption and its resumption.
 _FREE = ("runtime", "root")
+_GO_ON = "what is complete stays: the same command goes on from there"
+#: What a study that failed at once (a misspelt backbone) does not leave behind.
+_WORK = ("answers", "federation", "adapters", "predictions", "scores.json")
 
 
 class RunFolder:
@@ -55,7 +62,7 @@ class RunFolder:
             before = self.study().model_dump(exclude=set(_FREE))
             now = study.model_dump(exclude=set(_FREE))
             changed = sorted(key for key in now if now[key] != before.get(key))
-            if changed:
+            if changed and self._holds_work():
                 raise RunError(
                     f"{self.path} holds a run of another study (it differs in "
                     f"{', '.join(changed)}); give another --out, or remove the folder"
@@ -65,10 +72,48 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             content = study.model_dump(mode="json", exclude_none=True)
-            write_text(file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+            self.write_text(
+                "study.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+            )
             self.write_json("versions.json", _versions())
         except OSError as error:
             raise RunError(f"{self.path} cannot be written: {error.strerror}") from error
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from running into the same folder until the block ends.
+
+        Raises:
+            RunError: one does already.
+        """
+        with ExitStack() as stack:
+            try:
+                lock = stack.enter_context((self.path / ".lock").open("ab"))
+            except OSError as error:
+                raise RunError(f"{self.path} cannot be written: {error.strerror}") from error
+            if sys.platform != "win32":
+                import fcntl
+
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise RunError(
+                        f"{self.path}: another process runs into this folder; wait for it, or give "
+                        "another --out"
+                    ) from error
+                except OSError:
+                    pass  # a file system without locks: nothing can be known
+            # What a killed process left: nobody else writes here now.
+            for left in [*self.path.rglob(".*.partial"), *self.path.rglob(".*.tmp")]:
+                if left.is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink(missing_ok=True)
+            yield
+
+    def _holds_work(self) -> bool:
+        """Whether something would be lost if another study took the folder."""
+        return any((self.path / name).exists() for name in _WORK)
 
     def study(self) -> Study:
         """The study of this run.
@@ -78,18 +123,35 @@ class RunFolder:
         """
         file = self.path / "study.yaml"
         try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+            content = load_yaml(file.read_text(encoding="utf-8"))
             return check_study(content, source=str(file))
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise RunError(f"{self.path} is no run folder: it has no study.yaml") from error
-        except (yaml.YAMLError, ConfigError) as error:
-            raise RunError(f"{file} was changed and is no study any more") from error
+        except OSError as error:
+            raise RunError(f"{file} cannot be read: {error.strerror}") from error
+        except (yaml.YAMLError, ConfigError, ValueError) as error:
+            raise RunError(
+                f"{file} was changed and is no study any more; take another --out"
+            ) from error
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file, whole or not at all."""
+        self.write_text(name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file, whole or not at all.
+
+        Raises:
+            RunError: the disk refuses it.
+        """
         file = self.path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_text(file, text)
+        except OSError as error:
+            raise RunError(f"{file}: cannot be written: {error.strerror}; {_GO_ON}") from error
+        except DataError as error:
+            raise RunError(f"{error}; {_GO_ON}") from error
 
     def read_json(self, name: str) -> Any:
         """Read a JSON file of the folder.
@@ -100,10 +162,17 @@ class RunFolder:
         file = self.path / name
         try:
             return json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise RunError(f"{file} is missing: the run has not come that far") from error
-        except ValueError as error:
-            raise RunError(f"{file} is not JSON any more") from error
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise RunError(self._missing(file)) from error
+        except (ValueError, RecursionError) as error:
+            raise RunError(f"{file} is not JSON any more; remove it and run again") from error
+
+    def _missing(self, file: Path) -> str:
+        if not (self.path / "study.yaml").is_file():
+            return f"{self.path} is no run folder: it has no study.yaml"
+        if (file.parent / "done.json").is_file():
+            return f"{file} is missing; remove the folder {file.parent} and run again"
+        return f"{file} is missing: the run has not come that far"
 
     def write_answers(
         self, method: str, cohort: str, answers: Iterable[tuple[Example, str]]
@@ -113,9 +182,7 @@ class RunFolder:
             json.dumps({"example": example.id, "answer": answer}, ensure_ascii=False)
             for example, answer in answers
         ]
-        file = self.path / "answers" / method / f"{cohort}.jsonl"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, "".join(line + "\n" for line in lines))
+        self.write_text(f"answers/{method}/{cohort}.jsonl", "".join(line + "\n" for line in lines))
 
     def read_answers(
         self, method: str, cohort: str, examples: Sequence[Example]
@@ -130,11 +197,15 @@ class RunFolder:
             records = [
                 json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line
             ]
-            by_id = {record["example"]: record["answer"] for record in records}
+            by_id = {str(record["example"]): record["answer"] for record in records}
+            if not all(isinstance(answer, str) for answer in by_id.values()):
+                raise TypeError
         except FileNotFoundError as error:
-            raise RunError(f"{file} is missing: the run has not come that far") from error
-        except (ValueError, KeyError) as error:
-            raise RunError(f"{file} is broken; remove it and run again") from error
+            raise RunError(self._missing(file)) from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise RunError(
+                f"{file} is broken; remove the folder {file.parent} and run again"
+            ) from error
         missing = [example.id for example in examples if example.id not in by_id]
         if missing:
             raise RunError(
@@ -149,6 +220,9 @@ class RunFolder:
         if not file.is_file():
             return None
         content: dict[str, Any] = self.read_json(f"answers/{method}/done.json")
+        rounds = content.get("rounds") if isinstance(content, dict) else None
+        if not isinstance(rounds, list) or not all(isinstance(one, dict) for one in rounds):
+            raise RunError(f"{file} is not what a run writes there; remove it and run again")
         return content
 
 

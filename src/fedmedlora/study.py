@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from fedmedlora.config import Study
-from fedmedlora.corpus.files import write_text
 from fedmedlora.corpus.jsonl import write_jsonl
 from fedmedlora.errors import RunError
 from fedmedlora.evaluation.dictionary import (
@@ -72,18 +71,21 @@ def run_study(study: Study, out: Path, *, on_event: OnEvent | None = None) -> No
     data = load_data(study)
     folder = RunFolder(out)
     folder.begin(study)
-    labels = method_labels(study)
-    tell("study", {"methods": labels, "cohorts": [cohort.name for cohort in data.cohorts]})
-    folder.write_json("data.json", _describe(study, data))
-    learned = [label for label in labels if not _is_dictionary(label) and not folder.done(label)]
-    if study.runtime.processes > 1 and len(learned) > 1:
-        run_side_by_side(study, out, learned, on_event=tell)
-    elif learned:
-        runner = MethodRunner(study, data, out, tell)
-        for label in learned:
-            run_method(runner, label, data=data, folder=folder, on_event=tell)
-    _collect_rounds(folder, labels)
-    rescore(out, data=data)
+    with folder.alone():
+        labels = method_labels(study)
+        tell("study", {"methods": labels, "cohorts": [cohort.name for cohort in data.cohorts]})
+        folder.write_json("data.json", _describe(study, data))
+        learned = [
+            label for label in labels if not _is_dictionary(label) and not folder.done(label)
+        ]
+        if study.runtime.processes > 1 and len(learned) > 1:
+            run_side_by_side(study, out, learned, on_event=tell)
+        elif learned:
+            runner = MethodRunner(study, data, out, tell)
+            for label in learned:
+                run_method(runner, label, data=data, folder=folder, on_event=tell)
+        _collect_rounds(folder, labels)
+        rescore(out, data=data)
 
 
 def _describe(study: Study, data: StudyData) -> dict[str, Any]:
@@ -113,7 +115,7 @@ def _collect_rounds(folder: RunFolder, labels: Sequence[str]) -> None:
         done = folder.done(label)
         for record in [] if done is None else done["rounds"]:
             lines.append(json.dumps({**record, "method": label}))
-    write_text(folder.path / "rounds.jsonl", "".join(line + "\n" for line in lines))
+    folder.write_text("rounds.jsonl", "".join(line + "\n" for line in lines))
 
 
 def rescore(out: Path, *, data: StudyData | None = None) -> None:
@@ -211,9 +213,15 @@ def study_tables(out: Path) -> list[Table]:
         RunError: the folder is no run, or the run is not finished.
     """
     folder = RunFolder(out)
-    records = [ScoreRecord(**record) for record in folder.read_json("scores.json")]
-    if not records:
-        raise RunError(f"{out} has no scores")
-    return run_tables(
-        records, {label: folder.done(label) for label in method_labels(folder.study())}
-    )
+    content = folder.read_json("scores.json")
+    done = {label: folder.done(label) for label in method_labels(folder.study())}
+    try:
+        records = [ScoreRecord(**record) for record in content]
+        if not records:
+            raise RunError(f"{out} has no scores")
+        return run_tables(records, done)
+    except (TypeError, KeyError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise RunError(
+            f"{out}: scores.json or a done.json is not what a run writes there; make the scores "
+            "again with rescore"
+        ) from error

@@ -324,6 +324,14 @@ def test_another_plan_is_not_resumed(tmp_path, change):
         run(tmp_path, resume=True, **change)
 
 
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"plan": [1], "initial_sha256": "x"}'])
+def test_a_broken_plan_file_is_named(tmp_path, content):
+    run(tmp_path)
+    (tmp_path / "federation.json").write_text(content)
+    with pytest.raises(RunError, match=r"federation\.json: cannot be read"):
+        run(tmp_path, resume=True)
+
+
 def test_another_initial_adapter_is_not_resumed(tmp_path):
     run(tmp_path)
     with pytest.raises(RunError, match="initial adapter"):

@@ -93,7 +93,7 @@ def resume(folder: Path, plan: FederationPlan, initial: Adapter) -> Progress:
             break
         try:
             record, adapter = _read_round(place, initial, adapter)
-        except (AdapterError, ValueError, KeyError, TypeError, OSError):
+        except (AdapterError, ValueError, KeyError, TypeError, OSError, RecursionError):
             broken = _set_aside(folder, number)
             break
         records.append(record)
@@ -146,8 +146,8 @@ def _set_aside(folder: Path, first: int) -> list[str]:
 def _check_same_plan(path: Path, plan: FederationPlan, initial: Adapter) -> None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        before, digest = content["plan"], content["initial_sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        before, digest = dict(content["plan"]), content["initial_sha256"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{path}: cannot be read: take another folder") from error
     now = json.loads(_json(asdict(plan)))
     changed = [
