@@ -7,13 +7,14 @@ a prompt. A model must be asked as it was trained, so nothing of it can be chose
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedmedlora.corpus.files import read_text
+from fedmedlora.corpus.files import read_text, storable
 from fedmedlora.errors import AdapterError, ConfigError, DataError, SchemaError
 from fedmedlora.schema import Document, Scheme
 from fedmedlora.tasks.build import build_examples
@@ -123,11 +124,16 @@ def read_notes(paths: Sequence[Path]) -> list[Document]:
         name = path.stem if names[path.stem] == 1 else str(path)
         if path.is_dir():
             raise DataError("is a folder; name its files", path=path)
+        if not storable(name):
+            raise DataError("its name is not UTF-8 and can be no document's id", path=path)
         text = read_text(path)
         if not text.strip():
             raise DataError("the note is empty: there is no text in it", path=path)
         if name in documents:
-            raise DataError("the note is named twice; name it once", path=path)
+            raise DataError(
+                "the note is named twice, or another file's name is this path; name it once",
+                path=path,
+            )
         documents[name] = Document(name, text)
     return list(documents.values())
 
@@ -150,6 +156,8 @@ def read_task(adapter_folder: Path) -> AdapterTask:
         task = _task(json.loads(read_text(path)))
     except KeyError as error:
         raise AdapterError(f"{path}: the key {error} is missing") from error
+    except RecursionError:
+        raise AdapterError(f"{path}: nested too deep to be what a run writes there") from None
     except (ValueError, TypeError, AttributeError, ConfigError, DataError, SchemaError) as error:
         raise AdapterError(f"{path}: not what a run writes there: {error}") from error
     unknown = sorted(task.covers.difference(task.scheme.types))
@@ -166,14 +174,23 @@ def _task(content: Mapping[str, Any]) -> AdapterTask:
     from fedmedlora.model.decoding import DecodingSettings
 
     scheme, asked, decoding = content["scheme"], dict(content["task"]), dict(content["decoding"])
+    backbone, covers = content["backbone"], content["covers"]
+    if not isinstance(backbone, str) or not backbone:
+        raise TypeError("'backbone' must be a name or a folder")
+    if not isinstance(covers, list) or not all(isinstance(name, str) for name in covers):
+        raise TypeError("'covers' must be a list of types")
+    if not isinstance(asked.get("window_words", 1), int):
+        raise TypeError("'window_words' must be a whole number")
     settings = TaskSettings(**{**asked, "tasks": tuple(asked["tasks"])})
     bias = decoding.pop("open_bias")
     # One number for all tasks, or one for each: a run chooses them by task.
     biases: Mapping[str, Any] = (
         bias if isinstance(bias, dict) else dict.fromkeys(settings.tasks, bias)
     )
+    if not all(math.isfinite(float(value)) for value in biases.values()):
+        raise ValueError("'open_bias' must be a finite number")
     return AdapterTask(
-        backbone=str(content["backbone"]),
+        backbone=backbone,
         precision=content["precision"],
         scheme=Scheme(
             dict(scheme["mains"]),
@@ -181,7 +198,7 @@ def _task(content: Mapping[str, Any]) -> AdapterTask:
             {main: tuple(types) for main, types in scheme["pairs"].items()},
         ),
         settings=settings,
-        covers=frozenset(content["covers"]),
+        covers=frozenset(covers),
         decoding={
             name: DecodingSettings(**decoding, open_bias=float(biases[name]))
             for name in settings.tasks
@@ -219,6 +236,8 @@ def _load(folder: Path, task: AdapterTask, *, backbone: str) -> tuple[Any, Any]:
 
     adapter = read_adapter(folder)
     manifest = adapter.manifest
+    if any(manifest.rank not in shape for _, shape in manifest.tensors):
+        raise AdapterError(f"{folder}: its tensors are not of rank {manifest.rank}, as it says")
     base = load_backbone(backbone, precision=task.precision)
     here = replace(
         manifest,

@@ -173,6 +173,11 @@ def test_a_scheme_that_was_edited_is_refused(adapter, note, backbone):
         ({"task": {}}, "the key 'tasks' is missing"),
         ({"task": {"tasks": ["entities"], "words": 3}}, "words"),
         ({"covers": ["pet"]}, "types outside the scheme: pet"),
+        ({"covers": "drug"}, "'covers' must be a list"),
+        ({"covers": [1]}, "'covers' must be a list"),
+        ({"backbone": None}, "'backbone' must be a name"),
+        ({"task": {"tasks": ["entities"], "window_words": 4.5}}, "'window_words' must be"),
+        ({"decoding": {"batch": 8, "open_bias": float("nan")}}, "'open_bias' must be a finite"),
         ({"precision": "int3"}, "'precision' is 'int3'"),
         ({"decoding": {"batch": 0, "draft": 4, "depth": 1, "open_bias": 0.0}}, "decoding.batch"),
         ({"scheme": {"mains": {}, "modifiers": {}, "pairs": {}}}, "at least one main"),
@@ -202,6 +207,63 @@ def test_a_damaged_adapter_is_refused(adapter, note):
     path.write_bytes(data.tobytes())
     with pytest.raises(AdapterError, match="hash"):
         extract(adapter, [note])
+
+
+def rewrite_manifest(folder, **changes):
+    path = folder / "fedmedlora.json"
+    record = json.loads(path.read_text())
+    record["manifest"].update(changes)
+    path.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"rank": 10**9}, "not of rank 1000000000"),
+        ({"rank": "two"}, "manifest key 'rank' is a str"),
+        ({"format": 2}, "another release made it"),
+    ],
+)
+def test_an_adapter_that_is_not_what_it_says_is_refused_by_its_folder(adapter, note, changes, told):
+    rewrite_manifest(adapter, **changes)
+    with pytest.raises(AdapterError, match=rf"adapter: .*{told}"):
+        extract(adapter, [note])
+
+
+@pytest.mark.parametrize("name", ["task.json", "fedmedlora.json"])
+def test_a_record_nested_too_deep_is_refused(adapter, note, name):
+    (adapter / name).write_text("[" * 100_000)
+    with pytest.raises(AdapterError, match="adapter"):
+        extract(adapter, [note])
+
+
+@pytest.mark.parametrize(
+    ("out", "told"),
+    [
+        (["visit.txt"], "is what is to be read"),
+        (["no/such/out.jsonl"], "there is no such folder"),
+        (["."], "is a folder"),
+        ([".", "--format", "brat"], "is not an empty folder"),
+    ],
+)
+def test_where_it_cannot_write_it_does_not_begin(
+    adapter, note, tmp_path, capsys, monkeypatch, out, told
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fedmedlora.extract._load", None)
+    assert run_command(["extract", "--adapter", "adapter", "visit.txt", "--out", *out]) == 2
+    assert told in capsys.readouterr().err
+    assert note.read_bytes() == NOTE.encode()
+
+
+def test_a_file_name_that_can_be_no_id_is_refused(tmp_path):
+    path = tmp_path / "caf\udce9.txt"
+    try:
+        path.write_text("no fever")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    with pytest.raises(DataError, match="not UTF-8"):
+        read_notes([path])
 
 
 def test_notes_of_one_name_are_told_apart_by_their_paths(tmp_path):

@@ -419,7 +419,9 @@ def read_adapter(folder: Path | str) -> Adapter:
             f"{folder}: {error.strerror} ({Path(error.filename or '').name}): not a folder that "
             "this program saved an adapter in"
         ) from error
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+    except AdapterError as error:
+        raise AdapterError(f"{folder}: {error}") from error
+    except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise AdapterError(f"{folder}: the saved adapter is broken: {error}") from error
     try:
         check_adapter(tensors, manifest)
