@@ -6,7 +6,6 @@ its own. Results go to stdout, everything else (progress, remarks, errors) to st
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import typer
 from fedmedlora import __version__
 from fedmedlora.errors import ConfigError, DataError
 from fedmedlora.failures import INTERRUPTED, describe_failure, wants_traceback
+from fedmedlora.streams import end_in_order, prepare_streams, silence_stdout
 
 if TYPE_CHECKING:
     from fedmedlora.corpus.account import Table as CountTable
@@ -41,6 +41,8 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.", show_def
 
 def main() -> None:
     """The program: runs the command line and ends with its exit code."""
+    prepare_streams()
+    end_in_order()
     sys.exit(run_command(sys.argv[1:]))
 
 
@@ -63,14 +65,15 @@ def run_command(arguments: Sequence[str]) -> int:
         typer.echo("interrupted", err=True)
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has enough of it. Python flushes once more at exit, and would
-        # complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has enough of it.
+        silence_stdout()
         return 1
     except Exception as error:
         if wants_traceback():
             raise
         message, number = describe_failure(error)
+        if isinstance(error, OSError):
+            silence_stdout()  # it may be the one that cannot be written
         return _fail(message, code=number)
     return code if isinstance(code, int) else 0
 
@@ -253,13 +256,15 @@ def extract(
     """Mark up new notes with a trained adapter."""
     import json
 
-    from fedmedlora.corpus.convert import WRITERS
+    from fedmedlora.corpus.convert import WRITERS, check_output
     from fedmedlora.corpus.jsonl import as_record
     from fedmedlora.progress import quiet_libraries, show_progress
 
     _one_of(to_format, tuple(WRITERS), option="--format")
     if out is None and to_format != "jsonl":
         raise ConfigError(f"--format {to_format} writes a folder: give it with --out")
+    if out is not None:
+        check_output(out, notes, to_format=to_format)
     quiet_libraries()
     from fedmedlora.extract import extract as extract_notes
 

@@ -20,7 +20,7 @@ from bioc import brat as bioc_brat
 from fedmedlora.corpus.account import ReadReport
 from fedmedlora.corpus.apply import map_documents
 from fedmedlora.corpus.brat_folder import SIDECAR, Listing, read_sidecar, write_brat
-from fedmedlora.corpus.files import read_text
+from fedmedlora.corpus.files import read_text, storable
 from fedmedlora.corpus.mapping import Discontinuous, TypeMapping
 from fedmedlora.corpus.source import SourceDocument, SourceRelation, SourceSpan
 from fedmedlora.errors import DataError
@@ -99,6 +99,8 @@ def _names(folder: Path, *, allow_none: bool) -> set[str]:
     annotated, texts = with_ending(".ann"), with_ending(".txt")
     if not annotated and not allow_none:
         raise DataError("no .ann file in it (subfolders are not read)", path=folder)
+    if any(not storable(name) for name in annotated):
+        raise DataError("a file in it has a name that is not UTF-8; rename it", path=folder)
     for name in sorted(annotated - texts):
         raise DataError("there is no .txt of the same name", path=folder / f"{name}.ann")
     for name in sorted(texts - annotated):

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from bioc import brat as bioc_brat
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedmedlora.corpus.files import read_text, storable, write_text
 from fedmedlora.errors import DataError
@@ -48,7 +50,7 @@ class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     file: str
-    id: str
+    id: Annotated[str, Field(min_length=1)]
     group: str | None = None
     covers: list[str] | None = None
     entities: dict[str, str] = {}
@@ -99,9 +101,8 @@ def write_brat(documents: Iterable[Document], folder: Path | str) -> None:
     """
     folder = Path(folder).absolute()
     documents = list(documents)
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise DataError("exists already and is not an empty folder; name a new one", path=folder)
-    partial = folder.with_name(f".{folder.name[:80]}.{uuid.uuid4().hex}.partial")
+    check_new_folder(folder)
+    partial = folder.with_name(f".{folder.name[:20]}.{uuid.uuid4().hex}.partial")
     try:
         partial.mkdir(parents=True)
         entries = []
@@ -121,6 +122,24 @@ def write_brat(documents: Iterable[Document], folder: Path | str) -> None:
         raise DataError(f"cannot be written: {error.strerror}", path=folder) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_new_folder(folder: Path) -> None:
+    """Refuse a place where ``write_brat`` could not make its folder.
+
+    Raises:
+        DataError: it is there and no empty folder, or nothing may be made there.
+    """
+    folder = folder.absolute()
+    if folder.is_symlink() or (
+        folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
+    ):
+        raise DataError("exists already and is not an empty folder; name a new one", path=folder)
+    above = next(parent for parent in folder.parents if parent.exists())
+    if not above.is_dir():
+        raise DataError(f"cannot be written: {above} is no folder", path=folder)
+    if not os.access(above, os.W_OK):
+        raise DataError("cannot be written: no permission to write there", path=folder)
 
 
 def _entry(name: str, document: Document, renamed: Mapping[str, str]) -> dict[str, object]:

@@ -8,16 +8,23 @@ from pathlib import Path
 from fedmedlora.corpus.account import ReadReport
 from fedmedlora.corpus.apply import map_documents
 from fedmedlora.corpus.brat import write_brat
+from fedmedlora.corpus.brat_folder import check_new_folder
+from fedmedlora.corpus.files import check_writable
 from fedmedlora.corpus.jsonl import write_jsonl
 from fedmedlora.corpus.mapping import Discontinuous, load_mapping
 from fedmedlora.corpus.read import READERS
-from fedmedlora.errors import ConfigError
+from fedmedlora.errors import ConfigError, DataError
 from fedmedlora.schema import DEFAULT_SCHEME, Document, Scheme
 
 #: Format name -> its writer.
 WRITERS: dict[str, Callable[[Iterable[Document], Path], None]] = {
     "jsonl": write_jsonl,
     "brat": write_brat,
+}
+#: Format name -> what refuses a place that its writer would refuse.
+CHECKS: dict[str, Callable[[Path], None]] = {
+    "jsonl": check_writable,
+    "brat": check_new_folder,
 }
 
 
@@ -52,9 +59,26 @@ def convert(
     for name, known in ((from_format, tuple(READERS)), (to_format, tuple(WRITERS))):
         if name not in known:
             raise ConfigError(f"unknown format {name!r}; use one of {', '.join(known)}")
+    check_output(Path(out), [Path(source)], to_format=to_format)
     rules = None if mapping is None else load_mapping(mapping, scheme=scheme)
     documents, report = map_documents(
         READERS[from_format](Path(source)), rules, scheme=scheme, discontinuous=discontinuous
     )
     WRITERS[to_format](documents, Path(out))
     return report
+
+
+def check_output(out: Path, sources: Iterable[Path], *, to_format: str) -> None:
+    """Refuse a place to write before any work is done whose result could not be written there.
+
+    Args:
+        out: as for ``convert``.
+        sources: what is read: none of it may be written over.
+        to_format: "jsonl" or "brat".
+
+    Raises:
+        DataError: it is one of the sources, or as ``check_writable`` and ``check_new_folder``.
+    """
+    if any(out.exists() and source.exists() and out.samefile(source) for source in sources):
+        raise DataError("is what is to be read; name another place to write", path=out)
+    CHECKS[to_format](out)

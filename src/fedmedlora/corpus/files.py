@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from fedmedlora.errors import DataError
@@ -57,17 +58,43 @@ def write_text(path: Path, text: str) -> None:
     """
     if not storable(text):
         raise DataError("a text holds a NUL or a lone surrogate, which no text file can", path=path)
-    partial = path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex}.partial")
+    check_writable(path)
+    # A link stays a link: what it points to is replaced.
+    target = path.resolve()
+    partial = target.with_name(f".{uuid.uuid4().hex}.partial")
     try:
         with partial.open("xb") as file:
             file.write(text.encode("utf-8"))
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+        partial.replace(target)
     except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise DataError(f"cannot be written: {error.strerror}", path=path) from None
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a place where ``write_text`` could not write, or would put a file over something else.
+
+    To be asked before work whose result is to be written there.
+
+    Raises:
+        DataError: it has no name, is a folder, a device or write-protected, or its folder is
+            missing.
+    """
+    try:
+        target = path.resolve()
+    except (OSError, RuntimeError):
+        raise DataError("cannot be written: its symbolic links go round", path=path) from None
+    if not path.name or target.is_dir():
+        raise DataError("cannot be written: is a folder; name a file in it", path=path)
+    if not target.parent.is_dir():
+        raise DataError("cannot be written: there is no such folder; make it first", path=path)
+    if target.exists() and not target.is_file():
+        raise DataError("cannot be written: is no ordinary file; name another", path=path)
+    if not os.access(target if target.exists() else target.parent, os.W_OK):
+        raise DataError("cannot be written: no permission to write there", path=path)
 
 
 def storable(text: str) -> bool:
