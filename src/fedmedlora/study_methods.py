@@ -116,6 +116,13 @@ class MethodRunner:
         """
         sites = self._sites(label)
         rows = {site.name: self.encode(site) for site in sites}
+        if label == "fed-medlora+" and self.study.federation.validation == "sites":
+            for name, part in rows.items():
+                if not part.validation:
+                    raise ConfigError(
+                        f"sites.{name}: fed-medlora+ needs validation notes, and of its own no "
+                        "example could be made"
+                    )
         settings = training_settings(self.study)
         if label == "centralised":
             pooled = [row for site in sites for row in rows[site.name].train]

@@ -8,7 +8,7 @@ from fedmedlora.config import load_study
 from fedmedlora.corpus.jsonl import write_jsonl
 from fedmedlora.errors import ConfigError, DataError
 from fedmedlora.schema import Document, Entity
-from fedmedlora.study import method_labels
+from fedmedlora.study import method_labels, run_study
 from fedmedlora.study_data import load_data
 
 GOOD = """
@@ -115,6 +115,16 @@ def test_a_patient_in_two_splits_is_refused(tmp_path):
     )
     with pytest.raises(DataError, match="p1"):
         load_data(load(tmp_path, text))
+
+
+def test_a_site_that_could_not_score_candidates_is_named_before_it_trains(tmp_path):
+    text = files(
+        tmp_path, train=[note("d1")], validation=[Document("d2", " \n")], test=[note("d3")]
+    )
+    study = load(tmp_path, text.replace("zero-shot", "fed-medlora+"))
+    with pytest.raises(ConfigError, match=r"sites\.a: fed-medlora\+ needs validation notes"):
+        run_study(study, tmp_path / "run")
+    assert not (tmp_path / "run" / "federation").exists()
 
 
 def test_an_empty_or_missing_split_is_refused(tmp_path):

@@ -63,8 +63,11 @@ def _resolve(name: str) -> str:
                 "the package again, or make it with scripts/make_backbone.py"
             )
         return str(embedded_folder())
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    try:
+        folder = Path(name).expanduser()
+    except RuntimeError as error:
+        raise BackboneError(f"backbone {name!r}: there is no such user; check the path") from error
+    if name and folder.is_dir():
         if not (folder / "config.json").is_file():
             raise BackboneError(
                 f"backbone {name!r}: the folder has no config.json, so it is no saved model; name "
@@ -76,7 +79,7 @@ def _resolve(name: str) -> str:
                 f"{', '.join(_TOKENIZER_FILES)}); save it there with tokenizer.save_pretrained"
             )
         return str(folder)
-    if name.startswith((".", "/", "~")) or folder.exists():
+    if not name or name.startswith((".", "/", "~")) or folder.exists():
         raise BackboneError(f"backbone {name!r}: there is no such folder; check the path")
     return name
 
