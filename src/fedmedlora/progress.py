@@ -29,7 +29,8 @@ def quiet_libraries() -> None:
     To be called before they are imported. What the user has set in the environment stays.
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
+    # Python's own tracker cleans up after an interruption, and need not say so.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning,ignore:resource_tracker")
     warnings.simplefilter("ignore", FutureWarning)
 
 

@@ -7,15 +7,21 @@ them side by side changes nothing but the time. Events travel back through a que
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import queue
 import signal
-from collections.abc import Callable, Sequence
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fedmedlora.config import Study
+from fedmedlora.errors import RunError
 
 OnEvent = Callable[[str, dict[str, object]], None]
 #: Methods that take longest begin first, so that no process is left with a long one at the end.
@@ -29,7 +35,8 @@ def run_side_by_side(study: Study, out: Path, labels: Sequence[str], *, on_event
     """Run methods in ``study.runtime.processes`` processes.
 
     Raises:
-        FedMedLoRAError: of the first method that failed; methods that ended before are kept.
+        FedMedLoRAError: of the first method that failed, or RunError if a process was killed;
+            methods that ended before are kept.
     """
     # One thread a process: threads that wait for each other cost more than they bring.
     os.environ.setdefault("OMP_NUM_THREADS", str(study.runtime.threads))
@@ -43,22 +50,49 @@ def run_side_by_side(study: Study, out: Path, labels: Sequence[str], *, on_event
         initargs=(study, out, events),
     )
     try:
-        waiting = {pool.submit(_run, label) for label in order}
+        with _ctrl_c_held_back():
+            waiting = {pool.submit(_run, label) for label in order}
         while waiting:
             done, waiting = wait(waiting, timeout=_POLL_S, return_when=FIRST_COMPLETED)
             _drain(events, on_event)
             for future in done:
                 future.result()
         pool.shutdown()
+    except BrokenProcessPool as error:
+        _end(pool)
+        raise RunError(
+            "a worker process was killed, most often because memory ran out; try a smaller "
+            "runtime.processes: the same command goes on with what is not done"
+        ) from error
     except BaseException:
-        # Checkpoints are whole at any moment: what is running may be stopped at once.
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
+        _end(pool)
         raise
     finally:
         _drain(events, on_event)
         events.close()
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """Stop all workers at once: checkpoints are whole at any moment."""
+    for process in list((pool._processes or {}).values()):
+        process.terminate()
+    pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """Processes started inside never see Ctrl-C, not even before their first line of ours.
+
+    They inherit the mask of signals; here a Ctrl-C takes effect when the block ends.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _drain(events: Any, on_event: OnEvent) -> None:
@@ -73,7 +107,16 @@ def _drain(events: Any, on_event: OnEvent) -> None:
 def _open(study: Study, out: Path, events: Any) -> None:
     # Ctrl-C is the parent's to handle; it ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker.update(study=study, out=out, events=events)
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed ends nobody, and the pool would wait for its next task for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _run(label: str) -> None:
