@@ -209,13 +209,10 @@ def _choose_tasks(task: AdapterTask, asked: Sequence[str] | None) -> list[str]:
 
 def _load(folder: Path, task: AdapterTask, *, backbone: str) -> tuple[Any, Any]:
     """The adapted model in evaluation mode, and its tokenizer."""
-    from fedmedlora.model.adapter import (
-        check_same_lineage,
-        load_adapter,
-        new_adapter_model,
-        read_adapter,
-    )
+    from fedmedlora.model.adapter import check_same_lineage
+    from fedmedlora.model.adapter_files import read_adapter
     from fedmedlora.model.backbone import load_backbone
+    from fedmedlora.model.lora import load_adapter, new_adapter_model
 
     adapter = read_adapter(folder)
     manifest = adapter.manifest

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 
 from fedmedlora.corpus.files import write_text
-from fedmedlora.model.adapter import Adapter, save_adapter
+from fedmedlora.model.adapter import Adapter
+from fedmedlora.model.adapter_files import save_adapter
 from fedmedlora.run_folder import RunFolder
 from fedmedlora.study_data import StudyData
 from fedmedlora.study_methods import SINGLE, MethodRunner

@@ -18,10 +18,11 @@ from fedmedlora.evaluation.open_bias import choose_open_biases
 from fedmedlora.federation.plan import FederationPlan, RoundRecord
 from fedmedlora.federation.run import run_federation
 from fedmedlora.federation.site import AdapterSite, Workbench, set_up_workbench
-from fedmedlora.model.adapter import Adapter, load_adapter
+from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.backbone import load_backbone
 from fedmedlora.model.decoding import DecodingSettings, EnforcedDecoder
 from fedmedlora.model.encoding import EncodingReport, Row, encode_examples
+from fedmedlora.model.lora import load_adapter
 from fedmedlora.model.training import TrainingSettings, mean_loss
 from fedmedlora.schema import Document, Scheme
 from fedmedlora.study_data import POOLED, SiteData, StudyData

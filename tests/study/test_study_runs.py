@@ -7,7 +7,7 @@ import pytest
 
 from fedmedlora.config import load_study
 from fedmedlora.errors import RunError
-from fedmedlora.model.adapter import read_adapter
+from fedmedlora.model.adapter_files import read_adapter
 from fedmedlora.model.backbone import embedded_folder
 from fedmedlora.study import method_labels, rescore, run_study, study_tables
 

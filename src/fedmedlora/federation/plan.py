@@ -13,7 +13,8 @@ from typing import Any, Literal, Protocol
 
 from fedmedlora.aggregation.methods import METHODS
 from fedmedlora.errors import ConfigError
-from fedmedlora.model.adapter import WIRE_TYPES, Adapter, Wire
+from fedmedlora.model.adapter import Adapter
+from fedmedlora.model.packing import WIRE_TYPES, Wire
 
 Status = Literal["ok", "absent", "failed", "refused"]
 

@@ -39,7 +39,8 @@ from fedmedlora.federation.plan import (
     SiteRecord,
 )
 from fedmedlora.federation.screening import Candidate, Turned, screen_scores, screen_updates
-from fedmedlora.model.adapter import Adapter, pack
+from fedmedlora.model.adapter import Adapter
+from fedmedlora.model.packing import pack
 
 TTL_S = 7 * 24 * 3600.0  # how long a message stays valid when the plan sets no time limit
 ASK_AGAIN_S = 0.2

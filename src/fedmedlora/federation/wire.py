@@ -23,7 +23,8 @@ from fedmedlora.federation.flower import (
     RecordDict,
 )
 from fedmedlora.federation.plan import SiteLosses, SiteUpdate
-from fedmedlora.model.adapter import WIRE_TYPES, Adapter, Manifest, Wire, pack, unpack
+from fedmedlora.model.adapter import Adapter, Manifest
+from fedmedlora.model.packing import WIRE_TYPES, Wire, pack, unpack
 
 ARRAYS, PACKED, CONFIG, METRICS, COUNTS = "adapter", "packed", "config", "metrics", "counts"
 COUNT_NAME = re.compile(r"[A-Za-z0-9_./-]{1,64}")
