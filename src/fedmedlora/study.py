@@ -62,7 +62,8 @@ def run_study(study: Study, out: Path, *, on_event: OnEvent | None = None) -> No
     Args:
         study: checked.
         out: the run folder; new, empty, or of an interrupted run of the same study.
-        on_event: told (kind, facts): study, method, round, step, tuning, decoding, method-done.
+        on_event: told (kind, facts) as ``progress`` lists them; the event "study" names the methods
+            that are still to be run.
 
     Raises:
         FedMedLoRAError: the data, the backbone or the folder is wrong, or a federation failed.
@@ -73,14 +74,15 @@ def run_study(study: Study, out: Path, *, on_event: OnEvent | None = None) -> No
     folder = RunFolder(out)
     folder.begin(study)
     labels = method_labels(study)
-    tell("study", {"methods": labels, "cohorts": [cohort.name for cohort in data.cohorts]})
+    # Dictionaries are looked up while scoring: there is nothing to run.
+    left = [label for label in labels if not _is_dictionary(label) and not folder.done(label)]
+    tell("study", {"methods": left, "cohorts": [cohort.name for cohort in data.cohorts]})
     folder.write_json("data.json", _describe(study, data))
-    learned = [label for label in labels if not _is_dictionary(label) and not folder.done(label)]
-    if study.runtime.processes > 1 and len(learned) > 1:
-        run_side_by_side(study, out, learned, on_event=tell)
-    elif learned:
+    if study.runtime.processes > 1 and len(left) > 1:
+        run_side_by_side(study, out, left, on_event=tell)
+    elif left:
         runner = MethodRunner(study, data, out, tell)
-        for label in learned:
+        for label in left:
             run_method(runner, label, data=data, folder=folder, on_event=tell)
     _collect_rounds(folder, labels)
     rescore(out, data=data)

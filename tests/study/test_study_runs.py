@@ -104,7 +104,13 @@ def test_an_interrupted_run_goes_on_to_the_same_adapter_and_scores(run, tmp_path
     with pytest.raises(KeyboardInterrupt):
         run_study(study, tmp_path / "run", on_event=interrupt)
     assert not (tmp_path / "run" / "scores.json").exists()
-    run_study(study, tmp_path / "run")
+    left = []
+    run_study(
+        study,
+        tmp_path / "run",
+        on_event=lambda kind, facts: left.extend(facts["methods"] if kind == "study" else ()),
+    )
+    assert left == ["fed-medlora", "fed-medlora+", "centralised"]
     for method in ("fed-medlora", "centralised"):
         ours, theirs = (
             read_adapter(folder / "adapters" / method) for folder in (tmp_path / "run", run)
