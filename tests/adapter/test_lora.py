@@ -1,5 +1,7 @@
 """LoRA in a model: a new adapter is the seed's, and what goes into a model comes out again."""
 
+import warnings
+
 import pytest
 import torch
 from adapter_toys import TARGETS, logits, tiny_llama, tiny_peft, trained
@@ -29,6 +31,12 @@ def test_new_adapter_leaves_the_global_random_state_alone():
     torch.manual_seed(5)
     new_adapter_model(base, rank=2, alpha=8, dropout=0.0, targets=TARGETS, seed=9)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_new_adapter_warns_of_nothing(recwarn):
+    warnings.simplefilter("always", FutureWarning)
+    tiny_peft()
+    assert [str(one.message) for one in recwarn] == []
 
 
 def test_all_linear_adapts_the_seven_projections_and_no_embedding():

@@ -7,6 +7,7 @@ torch and peft are imported inside functions: moving adapters between sites need
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,9 @@ def new_adapter_model(
         lora_dropout=dropout,
         target_modules="all-linear" if wanted == ["all-linear"] else wanted,
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        # PEFT asks the model for a property that transformers has renamed; its answer is right.
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
         torch.manual_seed(seed)
         try:
             return get_peft_model(base_model, config)
