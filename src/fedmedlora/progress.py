@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+#: Told of progress: (kind, facts).
 OnEvent = Callable[[str, dict[str, object]], None]
 
 

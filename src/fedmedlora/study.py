@@ -8,8 +8,8 @@ it stopped when it is started again on the same folder.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from fedmedlora.evaluation.dictionary import (
 from fedmedlora.evaluation.records import Cohort, ScoreRecord, score_cohorts
 from fedmedlora.evaluation.tables import Table
 from fedmedlora.method_run import run_method
+from fedmedlora.progress import OnEvent
 from fedmedlora.run_folder import RunFolder
 from fedmedlora.schema import Document, Scheme
 from fedmedlora.study_data import CohortData, StudyData, load_data
@@ -35,7 +36,6 @@ from fedmedlora.study_tables import run_tables
 from fedmedlora.tasks.build import build_examples
 from fedmedlora.tasks.reading import predict_documents
 
-OnEvent = Callable[[str, dict[str, object]], None]
 _SCORED = {"entities": ("entities",), "modifiers": ("modifiers", "relations")}
 
 
@@ -201,8 +201,6 @@ def _predict(
 
 
 def _with_covers(document: Document, covers: frozenset[str]) -> Document:
-    from dataclasses import replace
-
     return document if document.covers is not None else replace(document, covers=covers)
 
 
