@@ -75,6 +75,14 @@ def read_request(content: RecordDict) -> tuple[Call, tuple[Adapter, ...]]:
     return call, tuple(unpack(row, manifest, call.wire) for row in packed)
 
 
+def read_call(content: RecordDict) -> Call | None:
+    """The run and the round of a request that cannot be answered, if so much of it can be read."""
+    config = content.config_records.get(CONFIG, {})
+    if "run" not in config or "round" not in config:
+        return None
+    return Call(config["run"], config["round"], "", "bf16")
+
+
 def update_reply(call: Call, site: str, update: SiteUpdate) -> RecordDict:
     """What a site sends back after training.
 
