@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from fedmedlora.config import Study
-from fedmedlora.corpus.files import write_text
-from fedmedlora.corpus.jsonl import write_jsonl
 from fedmedlora.errors import RunError
 from fedmedlora.evaluation.dictionary import (
     Dictionary,
@@ -115,7 +113,7 @@ def _collect_rounds(folder: RunFolder, labels: Sequence[str]) -> None:
         done = folder.done(label)
         for record in [] if done is None else done["rounds"]:
             lines.append(json.dumps({**record, "method": label}))
-    write_text(folder.path / "rounds.jsonl", "".join(line + "\n" for line in lines))
+    folder.write("rounds.jsonl", "".join(line + "\n" for line in lines))
 
 
 def rescore(out: Path, *, data: StudyData | None = None) -> None:
@@ -139,9 +137,7 @@ def rescore(out: Path, *, data: StudyData | None = None) -> None:
         number = len(done["rounds"]) if done and done["rounds"] else None
         for task, cohorts in predicted.items():
             for cohort in data.cohorts:
-                file = out / "predictions" / label / task / f"{cohort.name}.jsonl"
-                file.parent.mkdir(parents=True, exist_ok=True)
-                write_jsonl(cohorts[cohort.name], file)
+                folder.write_predictions(label, task, cohort.name, cohorts[cohort.name])
             records += score_cohorts(
                 {
                     cohort.name: Cohort(cohort.documents, cohorts[cohort.name], cohort.covers)
