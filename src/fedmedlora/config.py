@@ -142,7 +142,11 @@ class DecodingConfig(_Section):
 
 
 class FederationConfig(_Section):
-    """See ``federation.plan.FederationPlan``."""
+    """See ``federation.plan.FederationPlan``.
+
+    ``engine``: a study calls its sites in its own process. Flower's simulation needs sites that can
+    be made in other processes; ``federation.run.run_federation`` takes those.
+    """
 
     rounds: Positive = 3
     beta: Annotated[float, Field(ge=0)] = 1.0
@@ -151,7 +155,7 @@ class FederationConfig(_Section):
     size: Literal["tokens", "examples"] = "tokens"
     wire: Literal["bf16", "fp32"] = "bf16"
     min_sites: Positive | None = None
-    engine: Literal["in-process", "flower"] = "in-process"
+    engine: Literal["in-process"] = "in-process"
 
 
 class SchemeConfig(_Section):

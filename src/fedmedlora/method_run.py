@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
-from collections.abc import Callable
 
-from fedmedlora.corpus.files import write_text
-from fedmedlora.model.adapter import Adapter, save_adapter
+from fedmedlora.model.adapter import Adapter
+from fedmedlora.model.adapter_files import save_adapter
+from fedmedlora.progress import OnEvent
 from fedmedlora.run_folder import RunFolder
 from fedmedlora.study_data import StudyData
 from fedmedlora.study_methods import SINGLE, MethodRunner
 from fedmedlora.tasks.build import build_examples
-
-OnEvent = Callable[[str, dict[str, object]], None]
 
 
 def run_method(
@@ -57,11 +53,8 @@ def run_method(
 def _keep_adapter(
     runner: MethodRunner, label: str, adapter: Adapter, biases: dict[str, float], folder: RunFolder
 ) -> None:
-    place = folder.path / "adapters" / label
-    if place.exists():
-        shutil.rmtree(place)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    save_adapter(adapter, place, base_model=runner.bench.backbone.path)
+    name = f"adapters/{label}"
+    save_adapter(adapter, folder.path / name, base_model=runner.bench.backbone.path)
     study = runner.study
     covers = frozenset().union(*(site.covers for site in runner.data.sites))
     if label.startswith(SINGLE):
@@ -83,4 +76,4 @@ def _keep_adapter(
             "open_bias": biases,
         },
     }
-    write_text(place / "task.json", json.dumps(record, indent=1) + "\n")
+    folder.write_json(f"{name}/task.json", record)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,19 @@ from fedmedlora.evaluation.open_bias import choose_open_biases
 from fedmedlora.federation.plan import FederationPlan, RoundRecord
 from fedmedlora.federation.run import run_federation
 from fedmedlora.federation.site import AdapterSite, Workbench, set_up_workbench
-from fedmedlora.model.adapter import Adapter, load_adapter
+from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.backbone import load_backbone
 from fedmedlora.model.decoding import DecodingSettings, EnforcedDecoder
 from fedmedlora.model.encoding import EncodingReport, Row, encode_examples
+from fedmedlora.model.lora import load_adapter
 from fedmedlora.model.training import TrainingSettings, mean_loss
+from fedmedlora.progress import OnEvent
 from fedmedlora.schema import Document, Scheme
 from fedmedlora.study_data import POOLED, SiteData, StudyData
 from fedmedlora.tasks.build import BuildReport, build_examples
 from fedmedlora.tasks.example import Example
 from fedmedlora.tasks.settings import TaskSettings
 
-#: (kind, facts) of progress; see ``study.run_study``.
-OnEvent = Callable[[str, dict[str, object]], None]
 SINGLE = "single-site/"
 #: Merging the adapter into a copy of the weights makes decoding faster where a copy is cheap.
 _MERGE_BELOW = 200_000_000
@@ -253,8 +253,8 @@ class MethodRunner:
             if (mode or self.study.decoding.mode) == "free":
                 from fedmedlora.model.generation import generate_answers
 
-                made = generate_answers(model, tokenizer, chosen, batch=self.study.decoding.batch)
-                told(len(chosen))
+                batch = self.study.decoding.batch
+                made = generate_answers(model, tokenizer, chosen, batch=batch, on_done=told)
             else:
                 settings = decoding_settings(self.study, open_biases[task])
                 made = EnforcedDecoder(model, tokenizer, settings).decode(chosen, on_done=told)
@@ -273,8 +273,6 @@ class MethodRunner:
 
 def _times(settings: TrainingSettings, sites: int) -> TrainingSettings:
     """As many steps as all sites together make; epochs count the pooled rows by themselves."""
-    from dataclasses import replace
-
     return settings if settings.steps is None else replace(settings, steps=settings.steps * sites)
 
 

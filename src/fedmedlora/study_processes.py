@@ -10,14 +10,14 @@ import multiprocessing
 import os
 import queue
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 from fedmedlora.config import Study
+from fedmedlora.progress import OnEvent
 
-OnEvent = Callable[[str, dict[str, object]], None]
 #: Methods that take longest begin first, so that no process is left with a long one at the end.
 _LONGEST_FIRST = ("fed-medlora+", "fed-medlora", "centralised", "single-site", "zero-shot")
 _POLL_S = 0.2
