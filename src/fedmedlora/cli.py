@@ -194,13 +194,18 @@ def run(
             help="Change a setting of the study, such as federation.rounds=5. Repeatable.",
         ),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="in-process (default), or flower: Flower's simulation, same results."),
+    ] = None,
 ) -> None:
     """Run a study into a run folder and print its tables.
 
     The same command on the same folder goes on with a run that was interrupted."""
     from fedmedlora.config import load_study
 
-    plan = load_study(study, settings or ())
+    chosen = [] if engine is None else [f"federation.engine={engine}"]
+    plan = load_study(study, [*(settings or ()), *chosen])
     try:
         from fedmedlora.progress import quiet_libraries, show_progress
 

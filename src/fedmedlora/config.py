@@ -144,8 +144,8 @@ class DecodingConfig(_Section):
 class FederationConfig(_Section):
     """See ``federation.plan.FederationPlan``.
 
-    ``engine``: a study calls its sites in its own process. Flower's simulation needs sites that can
-    be made in other processes; ``federation.run.run_federation`` takes those.
+    ``engine``: the sites are called in the study's own process, or in those of Flower's simulation
+    (``runtime.processes`` at a time; methods then run one after another). The results are equal.
     """
 
     rounds: Positive = 3
@@ -155,7 +155,7 @@ class FederationConfig(_Section):
     size: Literal["tokens", "examples"] = "tokens"
     wire: Literal["bf16", "fp32"] = "bf16"
     min_sites: Positive | None = None
-    engine: Literal["in-process"] = "in-process"
+    engine: Literal["in-process", "flower"] = "in-process"
 
 
 class SchemeConfig(_Section):

@@ -76,7 +76,8 @@ def run_study(study: Study, out: Path, *, on_event: OnEvent | None = None) -> No
     left = [label for label in labels if not _is_dictionary(label) and not folder.done(label)]
     tell("study", {"methods": left, "cohorts": [cohort.name for cohort in data.cohorts]})
     folder.write_json("data.json", _describe(study, data))
-    if study.runtime.processes > 1 and len(left) > 1:
+    spread = study.runtime.processes > 1 and study.federation.engine == "in-process"
+    if spread and len(left) > 1:
         run_side_by_side(study, out, left, on_event=tell)
     elif left:
         runner = MethodRunner(study, data, out, tell)

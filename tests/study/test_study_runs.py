@@ -135,3 +135,23 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
     with pytest.raises(RunError, match="not empty"):
         run_study(study_of(tmp_path), tmp_path / "run")
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.slow
+def test_flowers_simulation_gives_a_study_the_same_adapter_and_scores(run, tmp_path):
+    pytest.importorskip("ray", reason="Flower's simulation needs Ray")
+    study = study_of(
+        tmp_path, "methods=[fed-medlora+]", "federation.engine=flower", "runtime.processes=2"
+    )
+    run_study(study, tmp_path / "run")
+    place = "adapters/fed-medlora+"
+    assert read_adapter(tmp_path / "run" / place).sha256 == read_adapter(run / place).sha256
+    ours, flowers = (
+        [
+            s
+            for s in json.loads((folder / "scores.json").read_text())
+            if s["method"] == "fed-medlora+"
+        ]
+        for folder in (run, tmp_path / "run")
+    )
+    assert flowers == ours

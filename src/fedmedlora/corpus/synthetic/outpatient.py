@@ -106,7 +106,9 @@ STYLE = Style(
             3,
             capitalised=True,
         ),
-        Section("\n\n", {"history": 5, "treatments": 2, "drugs": 2, "other": 1}, 1, 3, capitalised=True),
+        Section(
+            "\n\n", {"history": 5, "treatments": 2, "drugs": 2, "other": 1}, 1, 3, capitalised=True
+        ),
         Section(
             "\n\n[Impression: |Assessment: |]",
             {"assessment": 4, "treatments": 3, "tests": 4, "drugs": 3, "other": 1},
