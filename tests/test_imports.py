@@ -17,12 +17,13 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "fedmedlora"
 PACKAGE = "fedmedlora"
 
-LEAVES = {"errors", "faults", "schema", "seeds", "strict_yaml"}
+LEAVES = {"durable", "errors", "faults", "schema", "seeds", "strict_yaml"}
 #: Module or station -> what of ours it may import, besides itself. What is not listed (study, cli,
 #: ...) stands above the stations: it may import all of them, and none of them may import it.
 MAY_IMPORT = {
     "errors": set(),
     "schema": {"errors"},
+    "durable": {"errors"},
     "seeds": {"errors"},
     "faults": set(),
     "strict_yaml": set(),
@@ -42,6 +43,7 @@ HEAVY = {
     "safetensors", "bitsandbytes",
 }  # fmt: skip
 MUST_NOT = {
+    "durable": HEAVY | {"numpy", "pydantic"},
     "errors": HEAVY | {"numpy", "pydantic"},
     "schema": HEAVY | {"numpy", "pydantic"},
     "corpus": HEAVY,

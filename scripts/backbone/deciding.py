@@ -30,11 +30,13 @@ class DecisionPlan:
     decision_matrix_rate: float = 0.003
     decision_other_rate: float = 4e-4
     decision_seed: int = 29
+    decision_mix: tuple[float, float, float, float, float] = (0.50, 0.14, 0.02, 0.20, 0.14)
 
 
 def _row(encoder: Encoder, maker: ExerciseMaker) -> Row:
-    ids, answer, tags = encoder.encode_tags(maker.draw(longest=45, easy=0.0))
-    return Row("", tuple(ids), answer, tuple(tags))
+    exercise = maker.draw(longest=45, easy=0.0)
+    ids, answer, tags = encoder.encode_tags(exercise)
+    return Row("", tuple(ids), answer, tuple(tags), encoder.choices(exercise))
 
 
 def train_decisions(
@@ -77,7 +79,9 @@ def train_decisions(
                 break
             batch.append(pool.pop(at))
         part = pad_rows(batch)
-        loss, count = decision_loss(model, part["input_ids"], part["labels"], part["tags"])
+        loss, count = decision_loss(
+            model, part["input_ids"], part["labels"], part["tags"], part["choices"]
+        )
         (loss / count).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         muon.step()  # type: ignore[no-untyped-call]

@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .shorthand import make_shorthand
-from .weak_labels import CLASS_WORDS, Clusters, Span
+from .shorthand import KnownNames, make_shorthand
+from .weak_labels import CLASS_WORDS, Clusters, Span, chunks
 
 #: Type names of the product's default scheme: no request may use them.
 FORBIDDEN_WORDS = frozenset(
@@ -23,7 +23,10 @@ FORBIDDEN_WORDS = frozenset(
 )
 _HEADS = ("disorder", "medicine", "exam", "operation")
 _OWNED = ("number", "quantity", "time", "bracket")
-_RARE_FIRST = ("medicine", "exam", "operation", "T191", "T184", "T037", "T019", "time", "phenotype")
+_RARE_FIRST = (
+    *("medicine", "medicine", "medicine", "exam", "exam", "operation", "operation"),
+    *("T191", "T184", "T037", "T019", "time", "phenotype"),
+)
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,18 @@ class Tag:
 
 @dataclass(frozen=True)
 class Exercise:
-    """One pretraining exercise, all in words; ``shown`` are tags in the given text."""
+    """One pretraining exercise, all in words.
+
+    Attributes:
+        request: what is to be marked.
+        asked: the words that a tag may hold, whether one does or not.
+        words: the text.
+        shown: tags in the given text.
+        marked: tags in the answer.
+    """
 
     request: tuple[str, ...]
+    asked: tuple[str, ...]
     words: tuple[str, ...]
     shown: tuple[Tag, ...]
     marked: tuple[Tag, ...]
@@ -62,21 +74,30 @@ class ExerciseMaker:
 
     Args:
         segments: segments as words.
-        labels: the weak labels of each segment.
+        labels: the weak labels of each segment; None for one that may only be copied.
+        known: names of known kinds for shorthand.
         clusters: word clusters for "words like this one".
         rng: all randomness.
+        mix: shares of the kinds of exercise: classes, words like these, literally these, what
+            belongs to a head, shorthand.
     """
 
     def __init__(
         self,
         segments: Sequence[Sequence[str]],
-        labels: Sequence[Sequence[Span]],
+        labels: Sequence[Sequence[Span] | None],
         clusters: Clusters,
+        known: KnownNames,
         rng: random.Random,
+        *,
+        mix: tuple[float, float, float, float, float],
     ) -> None:
-        self._segments, self._labels, self._clusters, self._rng = segments, labels, clusters, rng
+        self._mix = mix
+        self._segments, self._clusters, self._known, self._rng = segments, clusters, known, rng
+        self._labels: list[Sequence[Span]] = [spans or () for spans in labels]
+        self._labelled = [index for index, spans in enumerate(labels) if spans is not None]
         self._with: dict[str, list[int]] = defaultdict(list)
-        for index, spans in enumerate(labels):
+        for index, spans in enumerate(self._labels):
             for name in {c for _, _, c in spans}:
                 self._with[name].append(index)
         self._members = [
@@ -86,40 +107,32 @@ class ExerciseMaker:
 
     def draw(self, *, longest: int, easy: float) -> Exercise:
         """One exercise of at most ``longest`` words; with probability ``easy`` only copying."""
-        kind = self._rng.random()
-        if kind < easy:
+        if self._rng.random() < easy:
             return self._literal(longest)
-        kind = self._rng.random()
-        if kind < 0.46:
-            return self._classes(longest)
-        if kind < 0.70:
-            return self._similar(longest)
-        if kind < 0.78:
-            return self._literal(longest)
-        if kind < 0.92:
-            return self._owned(longest)
-        return self._shorthand()
+        kinds = (self._classes, self._similar, self._literal, self._owned)
+        [make] = self._rng.choices((*kinds, None), weights=self._mix)
+        return make(longest) if make else self._shorthand()
 
-    def _segment(self, among: Sequence[int] | None, longest: int) -> int:
+    def _segment(self, among: Sequence[int], longest: int) -> int:
         for _ in range(50):
-            index = self._rng.choice(among) if among else self._rng.randrange(len(self._segments))
+            index = self._rng.choice(among or self._labelled)
             if len(self._segments[index]) <= longest:
                 return index
-        return min(
-            (self._rng.randrange(len(self._segments)) for _ in range(50)),
-            key=lambda i: len(self._segments[i]),
-        )
+        drawn = [self._rng.choice(self._labelled) for _ in range(50)]
+        return min(drawn, key=lambda i: len(self._segments[i]))
 
     def _ask(self, name: str) -> str:
         return self._rng.choice(CLASS_WORDS[name])
 
     def _classes(self, longest: int) -> Exercise:
         rng = self._rng
-        among = self._with[rng.choice(_RARE_FIRST)] if rng.random() < 0.6 else None
+        among = self._with[rng.choice(_RARE_FIRST)] if rng.random() < 0.6 else self._labelled
         index = self._segment(among, longest)
         words, spans = self._segments[index], self._labels[index]
         present = sorted({c for _, _, c in spans if c != "chunk"})
-        wanted = rng.sample(present, min(len(present), rng.randint(1, 4)))
+        if rng.random() < 0.4:
+            present = list(_HEADS)  # all kinds of names at once: they must be told apart
+        wanted = rng.sample(present, min(len(present), rng.choice((1, 2, 3, 4, 4))))
         others = [c for c in CLASS_WORDS if c not in ("literal", "cluster", "chunk")]
         for name in rng.sample(others, rng.randint(0, 3)):
             if name not in present and name not in wanted:
@@ -129,13 +142,13 @@ class ExerciseMaker:
         rng.shuffle(wanted)
         asked = {name: self._ask(name) for name in wanted}
         kept = _flat([s for s in spans if s[2] in asked], rng)
-        return Exercise(
-            tuple(asked.values()), tuple(words), (), tuple(Tag(a, b, asked[c]) for a, b, c in kept)
-        )
+        request = tuple(asked.values())
+        tags = tuple(Tag(a, b, asked[c]) for a, b, c in kept)
+        return Exercise(request, request, tuple(words), (), tags)
 
     def _similar(self, longest: int) -> Exercise:
         rng = self._rng
-        index = self._segment(None, longest)
+        index = self._segment(self._labelled, longest)
         words, spans = self._segments[index], self._labels[index]
         here = sorted({self._clusters.of_word[w] for w in words if w in self._clusters.of_word})
         here = [c for c in here if self._members[c]]
@@ -160,25 +173,26 @@ class ExerciseMaker:
                     found.append((at, at + 1, asked[cluster]))
         lead = (rng.choice(CLASS_WORDS["cluster"]), *(("phrase",) if phrases else ()))
         tags = tuple(Tag(a, b, c) for a, b, c in _flat(found, rng))
-        return Exercise((*lead, ":", *asked.values()), tuple(words), (), tags)
+        request = tuple(asked.values())
+        return Exercise((*lead, ":", *request), request, tuple(words), (), tags)
 
     def _literal(self, longest: int) -> Exercise:
         rng = self._rng
         if rng.random() < 0.25:
-            line = make_shorthand(rng)
+            line = make_shorthand(rng, self._known)
             words: Sequence[str] = line.words
             targets = list(line.names)
         else:
-            index = self._segment(None, longest)
+            index = self._segment(range(len(self._segments)), longest)
             words = self._segments[index]
-            targets = [(a, b) for a, b, c in self._labels[index] if c == "chunk" and b - a <= 3]
+            targets = [(a, b) for a, b in chunks(words) if b - a <= 3]
         chosen = sorted(rng.sample(targets, min(len(targets), rng.randint(0, 3))))
         name = self._ask("literal")
         request: list[str] = [name, ":"]
         for a, b in chosen:
             request += [*words[a:b], ","]
         tags = tuple(Tag(a, b, name) for a, b in chosen)
-        return Exercise(tuple(request), tuple(words), (), tags)
+        return Exercise(tuple(request), (name,), tuple(words), (), tags)
 
     def _relate(
         self,
@@ -194,7 +208,7 @@ class ExerciseMaker:
         request = list(asked.values())
         rng.shuffle(request)
         name = rng.choice(("name", "item", "main"))
-        if rng.random() < 0.3:
+        if rng.random() < 0.6:
             shown = [Tag(a, b, name, i + 1) for i, (a, b, _) in enumerate(heads)]
             spans = [(a, b, f"{i}") for i, (a, b, _, _) in enumerate(owned)]
             kept = {int(c) for _, _, c in _flat(spans, rng)}
@@ -210,7 +224,7 @@ class ExerciseMaker:
             mine = _flat([(a, b, asked[c]) for a, b, c, h in owned if h == chosen], rng)
             marked = [Tag(a, b, c) for a, b, c in mine]
         marked.sort(key=lambda tag: tag.start)
-        return Exercise(("of", *request), tuple(words), tuple(shown), tuple(marked))
+        return Exercise(("of", *request), tuple(request), tuple(words), tuple(shown), tuple(marked))
 
     def _owned(self, longest: int) -> Exercise:
         rng = self._rng
@@ -245,14 +259,19 @@ class ExerciseMaker:
 
     def _shorthand(self) -> Exercise:
         rng = self._rng
-        line = make_shorthand(rng)
+        line = make_shorthand(rng, self._known)
         heads: list[Span] = [(a, b, "name") for a, b in line.names]
         owned = [(a, b, "quantity", h) for a, b, h in line.quantities]
-        if rng.random() < 0.7:
+        if rng.random() < 0.5:
             return self._relate(line.words, heads, owned)
-        asked = {"thing": rng.choice(CLASS_WORDS["chunk"]), "quantity": self._ask("quantity")}
-        tags = [Tag(a, b, asked["thing"]) for a, b in line.names]
-        tags += [Tag(a, b, asked["quantity"]) for a, b, _ in line.quantities]
-        return Exercise(
-            tuple(asked.values()), line.words, (), tuple(sorted(tags, key=lambda t: t.start))
-        )
+        if None not in line.kinds and rng.random() < 0.7:
+            asked = {name: self._ask(name) for name in (*_HEADS, "quantity")}
+            names = [(a, b, k) for (a, b), k in zip(line.names, line.kinds, strict=True) if k]
+        else:
+            asked = {"thing": rng.choice(CLASS_WORDS["chunk"]), "quantity": self._ask("quantity")}
+            names = [(a, b, "thing") for a, b in line.names]
+        request = list(asked.values())
+        rng.shuffle(request)
+        spans = [*names, *((a, b, "quantity") for a, b, _ in line.quantities)]
+        tags = tuple(Tag(a, b, asked[c]) for a, b, c in sorted(spans))
+        return Exercise(tuple(request), tuple(request), line.words, (), tags)

@@ -10,8 +10,12 @@ import gzip
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from .heads import class_of_head
 
 WORD = re.compile(r"\d+|[^\W\d_]+|\n|[^\w\s]|_")
 _SENTENCE_END = re.compile(r"(?<=[.!?:;])\s+(?=[A-Z\d(])")
@@ -64,11 +68,40 @@ _DOSE_FORM = re.compile(
 )
 
 
+_OF_A_TEST = re.compile(r"\b((blood|urine|csf|stool|serum|plasma) )?(test|tests|testing|level)$")
+
+
+def _topic_names(record: dict[str, Any]) -> Iterator[Name]:
+    """Every name of a topic and, of one without semantic type, what kind its names tell."""
+    kind = (record["semantic_types"] or [record.get("category", "other")])[0]
+    written = [record["focus"], *record["synonyms"]]
+    if kind in ("Other", "other"):
+        if any(name.lower().endswith(" overdose") for name in written):
+            kind = "Drug"
+            written = [re.sub(r" overdose$", "", name, flags=re.IGNORECASE) for name in written]
+        else:
+            heads = {class_of_head(words[-1]) for n in written if (words := _clean_name(n, kind))}
+            told = heads & {"exam", "operation"}
+            # A synonym is of its topic's kind even where its own words do not tell.
+            kind = told.pop() if len(told) == 1 else kind
+    for name in written:
+        words = _clean_name(name, kind)
+        yield Name(words, kind)
+        if kind == "exam":
+            yield Name(tuple(_OF_A_TEST.sub("", " ".join(words)).split()), kind)
+
+
 def _clean_name(name: str, kind: str) -> tuple[str, ...]:
     name = re.split(r" - |\(|,", name)[0]
     if kind == "Drug":
         name = _DOSE_FORM.sub("", name)
     return tuple(words_of(name))
+
+
+def _tells(name: Name, disorders: set[tuple[str, ...]]) -> bool:
+    if not name.words or name.words in disorders:
+        return False
+    return class_of_head(name.words[-1]) in (None, name.kind)
 
 
 def read_open_text(folder: Path) -> OpenText:
@@ -86,9 +119,7 @@ def read_open_text(folder: Path) -> OpenText:
         for line in lines:
             record = json.loads(line)
             documents += 1
-            kind = (record["semantic_types"] or ["other"])[0]
-            for name in (record["focus"], *record["synonyms"]):
-                names.add(Name(_clean_name(name, kind), kind))
+            names.update(_topic_names(record))
             for qa in record["qa"]:
                 words += len(qa["answer"].split())
                 for match in _PHENOTYPE_ROW.finditer(qa["answer"]):
@@ -100,11 +131,11 @@ def read_open_text(folder: Path) -> OpenText:
                         segments.append(segment)
     with gzip.open(folder / "medquad_names.jsonl.gz", "rt", encoding="utf-8") as lines:
         for line in lines:
-            record = json.loads(line)
-            kind = (record["semantic_types"] or [record["category"]])[0]
-            for name in (record["focus"], *record["synonyms"]):
-                names.add(Name(_clean_name(name, kind), kind))
+            names.update(_topic_names(json.loads(line)))
     names |= {Name(words, "phenotype") for words, n in phenotypes.items() if n >= 3}
+    # "Osteoarthritis - surgery" does not make osteoarthritis a kind of surgery.
+    disorders = {name.words for name in names if re.match(r"T\d", name.kind)}
+    names = {n for n in names if n.kind not in ("exam", "operation") or _tells(n, disorders)}
     usable = sorted(
         (n for n in names if n.words and 1 <= len(n.words) <= 7 and len("".join(n.words)) > 3),
         key=lambda n: (n.words, n.kind),

@@ -20,13 +20,17 @@ _REQUESTS = (("mark",), ("find", "and", "mark"), ("tag",))
 
 @dataclass(frozen=True)
 class Plan:
-    """Size of the model and of the training; ``tokens`` is the batch size in tokens."""
+    """Size of the model and of the training.
+
+    ``tokens`` is the batch size in tokens; ``company`` the share of an embedding at the start that
+    is its token's company vector (cosine), the rest is random; ``mix`` as ``ExerciseMaker`` takes.
+    """
 
     hidden: int = 160
     layers: int = 5
     heads: int = 5
     inner: int = 432
-    steps: int = 5200
+    steps: int = 4000
     tokens: int = 1600
     matrix_rate: float = 0.0015
     other_rate: float = 3e-4
@@ -34,7 +38,9 @@ class Plan:
     copies_kept: float = 0.3
     text_kept: float = 0.08
     text_weight: float = 0.15
-    vocabulary: int = 6144
+    vocabulary: int = 8192
+    company: float = 0.9
+    mix: tuple[float, float, float, float, float] = (0.42, 0.20, 0.10, 0.18, 0.10)
     seed: int = 13
 
 
@@ -51,6 +57,10 @@ class Encoder:
             ids = self._tokenizer(word, add_special_tokens=False)["input_ids"]
             self._cache[word] = ids
         return ids
+
+    def text_ids(self, words: Sequence[str]) -> list[int]:
+        """Token ids of words without any tag."""
+        return [token for word in words for token in self._ids(word)]
 
     def _tagged(self, words: Sequence[str], tags: Sequence[Tag], attribute: str) -> list[int]:
         opening = {tag.start: tag for tag in tags}
@@ -92,6 +102,13 @@ class Encoder:
         if at != len(ids) - 1:
             raise AssertionError("an exercise was encoded otherwise than its tags were counted")
         return ids, answer, places
+
+    def choices(self, exercise: Exercise) -> tuple[int, ...]:
+        """Every token of the tags that the answer may use."""
+        parts = ['<span class="', '">', "</span>", *exercise.asked]
+        heads = [tag.head for tag in exercise.shown if tag.head is not None]
+        parts += ['" head="', *map(str, heads)] if heads else []
+        return tuple(sorted({token for part in parts for token in self._ids(part)}))
 
     def encode(self, exercise: Exercise) -> _Coded:
         """Token ids, where the text starts, and where the answer starts."""

@@ -6,17 +6,16 @@ a *class*; each class has a few everyday words by which a prompt may ask for it.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.cluster.vq import kmeans2
-from scipy.sparse import coo_matrix
-from scipy.sparse.linalg import svds
 
+from .heads import class_of_head
 from .text import Name
+from .vectors import company_vectors
 
 #: (first word, one past the last word, class)
 Span = tuple[int, int, str]
@@ -37,26 +36,6 @@ STOPWORDS = frozenset(
     "ask tell call want feel".split()
 )
 
-_TEST_HEADS = frozenset(
-    "scan scans biopsy culture exam examination ultrasound mri ct level levels panel assay "
-    "analysis count stain smear screening titer measurement radiograph xray ekg ecg eeg "
-    "electrocardiogram echocardiogram angiogram mammogram".split()
-)
-_TEST_SUFFIX = re.compile(r"\w{4,}(graphy|scopy|gram|metry)$")
-_OPERATION_HEADS = frozenset(
-    "surgery repair removal transplant transplantation replacement therapy chemotherapy "
-    "radiotherapy radiation transfusion resection procedure operation vaccination counseling "
-    "dialysis rehabilitation bypass graft excision ablation amputation".split()
-)
-_OPERATION_SUFFIX = re.compile(r"\w{3,}(ectomy|plasty|ostomy|otomy|pexy)$")
-_DISORDER_HEADS = frozenset(
-    "disease diseases syndrome disorder disorders deficiency cancer tumor tumors failure infection "
-    "infections pain anemia injury defect defects abnormality abnormalities loss swelling "
-    "inflammation weakness seizures bleeding fracture ulcer ulcers rash fever carcinoma sarcoma "
-    "lymphoma leukemia neuropathy cyst cysts lesion lesions dysplasia atrophy palsy obstruction "
-    "stenosis fatigue nausea vomiting diarrhea constipation headache cough edema".split()
-)
-_DISORDER_SUFFIX = re.compile(r"\w{3,}(itis|emia|osis|oma|pathy|algia|plegia|penia|uria|trophy)$")
 _JOINS = frozenset(".,-/")
 _TIME = frozenset("second minute hour day week month year night morning evening decade".split())
 _TIME |= frozenset(word + "s" for word in _TIME)
@@ -94,6 +73,9 @@ class NameIndex:
         for name in names:
             if name.words[0] in STOPWORDS or name.words[-1] in STOPWORDS:
                 continue
+            told = class_of_head(name.words[-1])
+            if told is not None and told not in classes_of(name.kind, name.words[-1]):
+                continue  # a topic's page on treatment does not make treatment a disease
             self._kinds[name.words].add(name.kind)
             first = name.words[0]
             self._longest[first] = max(self._longest[first], len(name.words))
@@ -130,22 +112,15 @@ def chunks(words: Sequence[str]) -> list[tuple[int, int]]:
     return [(s, e) for s, e in found if e - s <= 7]
 
 
-def _of_head(word: str) -> str | None:
-    if word in _TEST_HEADS or _TEST_SUFFIX.match(word):
-        return "exam"
-    if word in _OPERATION_HEADS or _OPERATION_SUFFIX.match(word):
-        return "operation"
-    if word in _DISORDER_HEADS or _DISORDER_SUFFIX.match(word):
-        return "disorder"
-    return None
-
-
-def _of_kind(kind: str, last: str) -> list[str]:
+def classes_of(kind: str, last: str) -> list[str]:
+    """Classes of a name by its topic's kind and its own last word."""
     if kind in _DISORDER_KINDS:
         return ["disorder", *([kind] if kind in CLASS_WORDS else [])]
     if kind == "Drug":
         return ["medicine"]
-    head = _of_head(last)
+    if kind in ("exam", "operation"):
+        return [kind]
+    head = class_of_head(last)
     return [head] if head else []
 
 
@@ -189,10 +164,10 @@ def label(words: Sequence[str], names: NameIndex) -> list[Span]:
     found: set[Span] = set()
     for start, end, kinds in names.find(words):
         for kind in kinds:
-            found |= {(start, end, c) for c in _of_kind(kind, words[end - 1])}
+            found |= {(start, end, c) for c in classes_of(kind, words[end - 1])}
     for start, end in chunks(words):
         found.add((start, end, "chunk"))
-        head = _of_head(words[end - 1])
+        head = class_of_head(words[end - 1])
         inside = any(start <= s and e <= end and c == head for s, e, c in found)
         if head and not inside:
             found.add((start, end, head))
@@ -210,12 +185,18 @@ class Clusters:
 
 
 def cluster_words(
-    segments: Sequence[Sequence[str]], *, vocabulary: int = 6000, count: int = 120, seed: int = 0
+    segments: Sequence[Sequence[str]],
+    *,
+    barred: Collection[str],
+    vocabulary: int = 6000,
+    count: int = 120,
+    seed: int = 0,
 ) -> Clusters:
-    """k-means over an SVD of positive pointwise mutual information (window of two words).
+    """k-means over the vectors of ``company_vectors``.
 
     Args:
         segments: segments as words.
+        barred: words that are not placed.
         vocabulary: how many of the most frequent words to place.
         count: number of clusters.
         seed: of the k-means start.
@@ -225,34 +206,19 @@ def cluster_words(
         for word in words:
             frequency[word] += 1
     ranked = sorted(frequency, key=lambda w: (-frequency[w], w))
-    placed = [w for w in ranked if w.isalpha() and len(w) > 1][:vocabulary]
-    row = {word: i for i, word in enumerate(placed)}
-    column = {word: i for i, word in enumerate(ranked[:3000])}
-    pairs: dict[tuple[int, int], float] = defaultdict(float)
-    for words in segments:
-        for at, word in enumerate(words):
-            r = row.get(word)
-            if r is None:
-                continue
-            for offset in (-2, -1, 1, 2):
-                other = at + offset
-                if 0 <= other < len(words) and words[other] in column:
-                    slot = column[words[other]] + (offset > 0) * len(column)
-                    pairs[r, slot] += 1.0 / abs(offset)
-    keys = np.array(list(pairs), dtype=np.int64)
-    values = np.array(list(pairs.values()))
-    counts = coo_matrix((values, (keys[:, 0], keys[:, 1])))
-    rows, columns = np.asarray(counts.sum(1)).ravel(), np.asarray(counts.sum(0)).ravel()
-    # Contexts are smoothed (Levy et al. 2015), or rare ones would rule.
-    expected = rows[counts.row] * columns[counts.col] ** 0.75 * columns.sum() ** 0.25
-    pmi = np.log(counts.data * values.sum() / expected)
-    keep = pmi > 0
-    matrix = coo_matrix((pmi[keep], (counts.row[keep], counts.col[keep])), shape=counts.shape)
-    rng = np.random.default_rng(seed)
-    u, s, _ = svds(matrix.tocsr(), k=64, v0=rng.standard_normal(min(matrix.shape)))
-    vectors = u * np.sqrt(s)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-9
-    _, assigned = kmeans2(vectors, count, minit="++", seed=rng, iter=25)
+    placed = [w for w in ranked if w.isalpha() and len(w) > 1 and w not in barred]
+    placed = placed[:vocabulary]
+    # Placed words first, then the other frequent ones, which are company only.
+    company = list(dict.fromkeys([*placed, *ranked[:3000]]))
+    number = {word: i for i, word in enumerate(company)}
+    vectors = company_vectors(
+        [[number.get(word, -1) for word in words] for words in segments],
+        size=len(company),
+        contexts=len(company),
+        dimensions=min(64, len(company) - 1),
+        seed=seed,
+    )[: len(placed)]
+    _, assigned = kmeans2(vectors, count, minit="++", seed=np.random.default_rng(seed), iter=25)
     members: list[list[str]] = [[] for _ in range(count)]
     for word, cluster in zip(placed, assigned, strict=True):
         if word not in STOPWORDS:

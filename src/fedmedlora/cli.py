@@ -15,12 +15,11 @@ import click
 import typer
 
 from fedmedlora import __version__
-from fedmedlora.errors import ConfigError, DataError
+from fedmedlora.errors import ConfigError
 from fedmedlora.failures import INTERRUPTED, describe_failure, wants_traceback
 from fedmedlora.streams import end_in_order, prepare_streams, silence_stdout
 
 if TYPE_CHECKING:
-    from fedmedlora.corpus.account import Table as CountTable
     from fedmedlora.evaluation.tables import Table
 
 _Choice = TypeVar("_Choice", bound=str)
@@ -105,7 +104,7 @@ def convert(
     ] = None,
 ) -> None:
     """Convert annotated text and account for all of it."""
-    from fedmedlora.corpus.account import as_rows
+    from fedmedlora.corpus.account import as_rows, render_text
     from fedmedlora.corpus.convert import convert as convert_files
     from fedmedlora.corpus.mapping import Discontinuous
 
@@ -119,7 +118,7 @@ def convert(
         if discontinuous is None
         else _one_of(discontinuous, get_args(Discontinuous), option="--discontinuous"),
     )
-    _print_counts(as_rows(report))
+    typer.echo(render_text(as_rows(report)))
     typer.echo(f"\nwritten: {out}")
 
 
@@ -131,6 +130,7 @@ def inspect(
     ] = None,
 ) -> None:
     """Count types, coverage and problems of annotated text."""
+    from fedmedlora.corpus.account import render_text
     from fedmedlora.corpus.inspect import as_rows, inspect_documents
     from fedmedlora.corpus.mapping import load_mapping
     from fedmedlora.corpus.read import read_documents
@@ -138,7 +138,7 @@ def inspect(
 
     rules = None if mapping is None else load_mapping(mapping, scheme=DEFAULT_SCHEME)
     documents = read_documents(data, mapping=rules)
-    _print_counts(as_rows(inspect_documents(documents, DEFAULT_SCHEME)))
+    typer.echo(render_text(as_rows(inspect_documents(documents, DEFAULT_SCHEME))))
 
 
 @app.command()
@@ -197,13 +197,18 @@ def run(
             help="Change a setting of the study, such as federation.rounds=5. Repeatable.",
         ),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="in-process (default), or flower: Flower's simulation, same results."),
+    ] = None,
 ) -> None:
     """Run a study into a run folder and print its tables.
 
     The same command on the same folder goes on with a run that was interrupted."""
     from fedmedlora.config import load_study
 
-    plan = load_study(study, settings or ())
+    chosen = [] if engine is None else [f"federation.engine={engine}"]
+    plan = load_study(study, [*(settings or ()), *chosen])
     try:
         from fedmedlora.progress import quiet_libraries, show_progress
 
@@ -298,18 +303,11 @@ def synthetic(
     """Write the synthetic sites' notes as JSONL.
 
     One folder for each site, with train.jsonl, validation.jsonl and test.jsonl."""
-    from fedmedlora.corpus.jsonl import write_jsonl
+    from fedmedlora.corpus.site_files import write_sites
     from fedmedlora.corpus.synthetic import make_sites
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError("is there already and is no empty folder; choose another", path=out)
-    sites = make_sites(seed, train=train, validation=validation, test=test)
-    for name, site in sites.items():
-        (out / name).mkdir(parents=True, exist_ok=True)
-        for split in ("train", "validation", "test"):
-            if documents := getattr(site, split):
-                write_jsonl(documents, out / name / f"{split}.jsonl")
-        typer.echo(f"written: {out / name}")
+    for folder in write_sites(make_sites(seed, train=train, validation=validation, test=test), out):
+        typer.echo(f"written: {folder}")
 
 
 def _fail(message: str, *, code: int) -> int:
@@ -345,12 +343,3 @@ def _print_tables(tables: Iterable[Table]) -> None:
     from fedmedlora.evaluation.tables import render_text
 
     typer.echo("\n\n".join(render_text(table) for table in tables))
-
-
-def _print_counts(tables: Iterable[CountTable]) -> None:
-    for number, (heading, rows) in enumerate(tables):
-        typer.echo(f"\n{heading}" if number else heading)
-        widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-        for row in rows:
-            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            typer.echo(f"  {'  '.join(cells)}".rstrip())

@@ -170,7 +170,11 @@ class DecodingConfig(_Section):
 
 
 class FederationConfig(_Section):
-    """See ``federation.plan.FederationPlan``."""
+    """See ``federation.plan.FederationPlan``.
+
+    ``engine``: the sites are called in the study's own process, or in those of Flower's simulation
+    (``runtime.processes`` at a time; methods then run one after another). The results are equal.
+    """
 
     rounds: Positive = 3
     beta: Annotated[float, Field(ge=0)] = 1.0

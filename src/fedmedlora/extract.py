@@ -9,26 +9,25 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from fedmedlora.corpus.files import read_text, storable
 from fedmedlora.errors import AdapterError, ConfigError, DataError, SchemaError
+from fedmedlora.model.backbone import Precision
+from fedmedlora.progress import OnEvent
 from fedmedlora.schema import Document, Scheme
 from fedmedlora.tasks.build import build_examples
 from fedmedlora.tasks.reading import predict_documents
 from fedmedlora.tasks.settings import TASKS, TaskSettings
 
 if TYPE_CHECKING:
-    from fedmedlora.model.backbone import Precision
     from fedmedlora.model.decoding import DecodingSettings
 
 TASK_FILE = "task.json"
-_PRECISIONS = ("fp32", "bf16", "nf4")
-
-OnEvent = Callable[[str, dict[str, object]], None]
+_PRECISIONS = get_args(Precision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,13 +225,10 @@ def _choose_tasks(task: AdapterTask, asked: Sequence[str] | None) -> list[str]:
 
 def _load(folder: Path, task: AdapterTask, *, backbone: str) -> tuple[Any, Any]:
     """The adapted model in evaluation mode, and its tokenizer."""
-    from fedmedlora.model.adapter import (
-        check_same_lineage,
-        load_adapter,
-        new_adapter_model,
-        read_adapter,
-    )
+    from fedmedlora.model.adapter import check_same_lineage
+    from fedmedlora.model.adapter_files import read_adapter
     from fedmedlora.model.backbone import load_backbone
+    from fedmedlora.model.lora import load_adapter, new_adapter_model
 
     adapter = read_adapter(folder)
     manifest = adapter.manifest

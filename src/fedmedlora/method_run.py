@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 
-from fedmedlora.model.adapter import Adapter, new_folder, save_adapter, write_bytes
+from fedmedlora.durable import new_folder, write_bytes
+from fedmedlora.model.adapter import Adapter
+from fedmedlora.model.adapter_files import save_adapter
+from fedmedlora.progress import OnEvent
 from fedmedlora.run_folder import RunFolder
 from fedmedlora.study_data import StudyData
 from fedmedlora.study_methods import SINGLE, MethodRunner
 from fedmedlora.tasks.build import build_examples
-
-OnEvent = Callable[[str, dict[str, object]], None]
 
 
 def run_method(

@@ -1,7 +1,8 @@
 """Events of a run in, progress on stderr out: a bar for each running method, or a line when done.
 
 Events are (kind, facts); several methods may run at once, so that theirs interleave:
-("study", {methods, cohorts}), ("method", {method}), ("round", {method, round, rounds}),
+("study", {methods still to be run, cohorts}), ("method", {method}),
+("round", {method, round, rounds}),
 ("step", {method, site, round, step, steps, loss}), ("tuning", {method, candidates}),
 ("decoding", {method, cohort, done, total}), ("method-done", {method, seconds}).
 Other kinds and facts are passed over.
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+#: Told of progress: (kind, facts).
 OnEvent = Callable[[str, dict[str, object]], None]
 
 
@@ -76,8 +78,9 @@ def done_line(facts: dict[str, object]) -> str:
 class MethodProgress:
     """How far one method is, as its events tell it.
 
-    Training counts the steps of all its rounds and sites. How many sites a round has shows in the
-    first round; until then the total may grow.
+    Training counts the steps of all its sites in all rounds that are still to be run: one that goes
+    on after an interruption does not begin at round 1. How many sites a round has shows in the
+    first round that is run; until then the total may grow.
 
     Attributes:
         method: its name.
@@ -91,6 +94,7 @@ class MethodProgress:
     done: int = 0
     total: int | None = None
     stage: str = ""
+    _first: int | None = None
     _round: int = 1
     _rounds: int = 1
     _steps: dict[str, int] = field(default_factory=dict)
@@ -104,12 +108,14 @@ class MethodProgress:
         if kind == "round":
             self._round = int(_number(facts, "round"))
             self._rounds = max(int(_number(facts, "rounds")), self._round)
+            self._first = self._first or self._round
             self._train(f"round {self._round}/{self._rounds}")
         elif kind == "step":
             site = str(facts.get("site", ""))
             step, steps = int(_number(facts, "step")), int(_number(facts, "steps"))
             number = int(_number(facts, "round")) or self._round
             self._rounds = max(self._rounds, number)
+            self._first = self._first or number
             self._steps[site] = steps
             self._reached[number, site] = step
             # The name of a single site is in the method's already.
@@ -128,7 +134,8 @@ class MethodProgress:
     def _train(self, what: str) -> None:
         self.stage = "training"
         self.done = sum(self._reached.values())
-        self.total = self._rounds * sum(self._steps.values()) or None
+        rounds = self._rounds - (self._first or 1) + 1
+        self.total = rounds * sum(self._steps.values()) or None
         self.description = f"{self.method}  {what}"
 
 
@@ -143,16 +150,15 @@ class Bars:
         self._progress = progress
         self._study: TaskID | None = None
         self._running: dict[str, tuple[TaskID, MethodProgress]] = {}
-        self._done = self._learned = 0
+        self._done = self._methods = 0
 
     def tell(self, kind: str, facts: dict[str, object]) -> None:
         """Take one event."""
         if kind == "study":
             methods: Any = facts.get("methods") or ()
-            # Dictionaries are looked up while scoring: nothing tells when one is done.
-            learned = [name for name in methods if not str(name).startswith("dictionary")]
-            self._learned = len(learned)
-            self._study = self._progress.add_task(self._summary(), total=self._learned)
+            self._methods = len(methods)
+            if methods:
+                self._study = self._progress.add_task(self._summary(), total=self._methods)
             return
         method = facts.get("method")
         if not isinstance(method, str):
@@ -175,7 +181,7 @@ class Bars:
         )
 
     def _summary(self) -> str:
-        return f"methods done {self._done}/{self._learned}"
+        return f"methods done {self._done}/{self._methods}"
 
     def _end(self, method: str, facts: dict[str, object]) -> None:
         running = self._running.pop(method, None)

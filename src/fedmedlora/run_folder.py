@@ -24,7 +24,9 @@ import yaml
 
 from fedmedlora.config import Study, check_study
 from fedmedlora.corpus.files import write_text
+from fedmedlora.corpus.jsonl import as_record
 from fedmedlora.errors import ConfigError, DataError, RunError
+from fedmedlora.schema import Document
 from fedmedlora.strict_yaml import load_yaml
 from fedmedlora.tasks.example import Example
 
@@ -69,15 +71,9 @@ class RunFolder:
                 )
         elif self.path.is_dir() and any(self.path.iterdir()):
             raise RunError(f"{self.path} is not empty and holds no run; give another --out")
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            content = study.model_dump(mode="json", exclude_none=True)
-            self.write_text(
-                "study.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-            )
-            self.write_json("versions.json", _versions())
-        except OSError as error:
-            raise RunError(f"{self.path} cannot be written: {error.strerror}") from error
+        content = study.model_dump(mode="json", exclude_none=True)
+        self.write("study.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        self.write_json("versions.json", _versions())
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -134,24 +130,24 @@ class RunFolder:
                 f"{file} was changed and is no study any more; take another --out"
             ) from error
 
-    def write_json(self, name: str, content: Any) -> None:
-        """Write a JSON file, whole or not at all."""
-        self.write_text(name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-    def write_text(self, name: str, text: str) -> None:
-        """Write a text file, whole or not at all.
+    def write(self, name: str, text: str) -> None:
+        """Write a file of the folder, whole or not at all.
 
         Raises:
-            RunError: the disk refuses it.
+            RunError: the disk refuses it; whoever frees it can resume.
         """
         file = self.path / name
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_text(file, text)
-        except OSError as error:
-            raise RunError(f"{file}: cannot be written: {error.strerror}; {_GO_ON}") from error
         except DataError as error:
             raise RunError(f"{error}; {_GO_ON}") from error
+        except OSError as error:
+            raise RunError(f"{file}: cannot be written: {error.strerror}; {_GO_ON}") from error
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file; as ``write``."""
+        self.write(name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     def read_json(self, name: str) -> Any:
         """Read a JSON file of the folder.
@@ -177,12 +173,12 @@ class RunFolder:
     def write_answers(
         self, method: str, cohort: str, answers: Iterable[tuple[Example, str]]
     ) -> None:
-        """Keep the raw answers of a method on a cohort."""
+        """Keep the raw answers of a method on a cohort; as ``write``."""
         lines = [
             json.dumps({"example": example.id, "answer": answer}, ensure_ascii=False)
             for example, answer in answers
         ]
-        self.write_text(f"answers/{method}/{cohort}.jsonl", "".join(line + "\n" for line in lines))
+        self.write(f"answers/{method}/{cohort}.jsonl", "".join(line + "\n" for line in lines))
 
     def read_answers(
         self, method: str, cohort: str, examples: Sequence[Example]
@@ -213,6 +209,14 @@ class RunFolder:
                 f"{missing[0]!r}: the data or the task changed since"
             )
         return [(example, by_id[example.id]) for example in examples]
+
+    def write_predictions(
+        self, method: str, task: str, cohort: str, documents: Iterable[Document]
+    ) -> None:
+        """Keep the documents that were read from a method's answers, as neutral JSONL."""
+        lines = [json.dumps(as_record(document), ensure_ascii=False) for document in documents]
+        text = "".join(line + "\n" for line in lines)
+        self.write(f"predictions/{method}/{task}/{cohort}.jsonl", text)
 
     def done(self, method: str) -> dict[str, Any] | None:
         """What was noted when a method ended, or None."""

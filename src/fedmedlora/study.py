@@ -8,13 +8,12 @@ it stopped when it is started again on the same folder.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from fedmedlora.config import Study
-from fedmedlora.corpus.jsonl import write_jsonl
 from fedmedlora.errors import RunError
 from fedmedlora.evaluation.dictionary import (
     Dictionary,
@@ -25,6 +24,7 @@ from fedmedlora.evaluation.dictionary import (
 from fedmedlora.evaluation.records import Cohort, ScoreRecord, score_cohorts
 from fedmedlora.evaluation.tables import Table
 from fedmedlora.method_run import run_method
+from fedmedlora.progress import OnEvent
 from fedmedlora.run_folder import RunFolder
 from fedmedlora.schema import Document, Scheme
 from fedmedlora.study_data import CohortData, StudyData, load_data
@@ -34,7 +34,6 @@ from fedmedlora.study_tables import run_tables
 from fedmedlora.tasks.build import build_examples
 from fedmedlora.tasks.reading import predict_documents
 
-OnEvent = Callable[[str, dict[str, object]], None]
 _SCORED = {"entities": ("entities",), "modifiers": ("modifiers", "relations")}
 
 
@@ -61,7 +60,8 @@ def run_study(study: Study, out: Path, *, on_event: OnEvent | None = None) -> No
     Args:
         study: checked.
         out: the run folder; new, empty, or of an interrupted run of the same study.
-        on_event: told (kind, facts): study, method, round, step, tuning, decoding, method-done.
+        on_event: told (kind, facts) as ``progress`` lists them; the event "study" names the methods
+            that are still to be run.
 
     Raises:
         FedMedLoRAError: the data, the backbone or the folder is wrong, or a federation failed.
@@ -73,16 +73,16 @@ def run_study(study: Study, out: Path, *, on_event: OnEvent | None = None) -> No
     folder.begin(study)
     with folder.alone():
         labels = method_labels(study)
-        tell("study", {"methods": labels, "cohorts": [cohort.name for cohort in data.cohorts]})
+        # Dictionaries are looked up while scoring: there is nothing to run.
+        left = [label for label in labels if not _is_dictionary(label) and not folder.done(label)]
+        tell("study", {"methods": left, "cohorts": [cohort.name for cohort in data.cohorts]})
         folder.write_json("data.json", _describe(study, data))
-        learned = [
-            label for label in labels if not _is_dictionary(label) and not folder.done(label)
-        ]
-        if study.runtime.processes > 1 and len(learned) > 1:
-            run_side_by_side(study, out, learned, on_event=tell)
-        elif learned:
+        spread = study.runtime.processes > 1 and study.federation.engine == "in-process"
+        if spread and len(left) > 1:
+            run_side_by_side(study, out, left, on_event=tell)
+        elif left:
             runner = MethodRunner(study, data, out, tell)
-            for label in learned:
+            for label in left:
                 run_method(runner, label, data=data, folder=folder, on_event=tell)
         _collect_rounds(folder, labels)
         rescore(out, data=data)
@@ -115,7 +115,7 @@ def _collect_rounds(folder: RunFolder, labels: Sequence[str]) -> None:
         done = folder.done(label)
         for record in [] if done is None else done["rounds"]:
             lines.append(json.dumps({**record, "method": label}))
-    folder.write_text("rounds.jsonl", "".join(line + "\n" for line in lines))
+    folder.write("rounds.jsonl", "".join(line + "\n" for line in lines))
 
 
 def rescore(out: Path, *, data: StudyData | None = None) -> None:
@@ -139,9 +139,7 @@ def rescore(out: Path, *, data: StudyData | None = None) -> None:
         number = len(done["rounds"]) if done and done["rounds"] else None
         for task, cohorts in predicted.items():
             for cohort in data.cohorts:
-                file = out / "predictions" / label / task / f"{cohort.name}.jsonl"
-                file.parent.mkdir(parents=True, exist_ok=True)
-                write_jsonl(cohorts[cohort.name], file)
+                folder.write_predictions(label, task, cohort.name, cohorts[cohort.name])
             records += score_cohorts(
                 {
                     cohort.name: Cohort(cohort.documents, cohorts[cohort.name], cohort.covers)
@@ -201,8 +199,6 @@ def _predict(
 
 
 def _with_covers(document: Document, covers: frozenset[str]) -> Document:
-    from dataclasses import replace
-
     return document if document.covers is not None else replace(document, covers=covers)
 
 

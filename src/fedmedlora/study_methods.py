@@ -8,29 +8,30 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from fedmedlora.config import Study
 from fedmedlora.errors import ConfigError
 from fedmedlora.evaluation.open_bias import choose_open_biases
-from fedmedlora.federation.plan import FederationPlan, RoundRecord
+from fedmedlora.federation.plan import FederationPlan, RoundRecord, Workers
 from fedmedlora.federation.run import run_federation
 from fedmedlora.federation.site import AdapterSite, Workbench, set_up_workbench
-from fedmedlora.model.adapter import Adapter, load_adapter
+from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.backbone import load_backbone
 from fedmedlora.model.decoding import DecodingSettings, EnforcedDecoder
 from fedmedlora.model.encoding import EncodingReport, Row, encode_examples
+from fedmedlora.model.lora import load_adapter
 from fedmedlora.model.training import TrainingSettings, mean_loss
+from fedmedlora.progress import OnEvent
 from fedmedlora.schema import Document, Scheme
-from fedmedlora.study_data import POOLED, SiteData, StudyData
+from fedmedlora.study_data import POOLED, SiteData, StudyData, load_data
 from fedmedlora.tasks.build import BuildReport, build_examples
 from fedmedlora.tasks.example import Example
 from fedmedlora.tasks.settings import TaskSettings
 
-#: (kind, facts) of progress; see ``study.run_study``.
-OnEvent = Callable[[str, dict[str, object]], None]
 SINGLE = "single-site/"
 #: Merging the adapter into a copy of the weights makes decoding faster where a copy is cheap.
 _MERGE_BELOW = 200_000_000
@@ -115,29 +116,19 @@ class MethodRunner:
                 ``"centralised"``.
         """
         sites = self._sites(label)
-        rows = {site.name: self.encode(site) for site in sites}
-        if label == "fed-medlora+" and self.study.federation.validation == "sites":
-            for name, part in rows.items():
-                if not part.validation:
-                    raise ConfigError(
-                        f"sites.{name}: fed-medlora+ needs validation notes, and of its own no "
-                        "example could be made"
-                    )
-        settings = training_settings(self.study)
-        if label == "centralised":
-            pooled = [row for site in sites for row in rows[site.name].train]
-            workers = {
-                POOLED: self._worker(POOLED, pooled, [], label, _times(settings, len(sites)))
-            }
-        else:
-            workers = {
-                name: self._worker(name, part.train, part.validation, label, settings)
-                for name, part in rows.items()
-            }
+        names = (POOLED,) if label == "centralised" else tuple(site.name for site in sites)
+        workers: Workers
         federation = self.study.federation
+        flower = federation.engine == "flower"
+        if flower:
+            workers = partial(site_worker, self.study, self._folder, label)
+        else:
+            if label == "fed-medlora+" and federation.validation == "sites":
+                self._refuse_nothing_to_score_on(sites)
+            workers = {name: self.worker(label, name) for name in names}
         plan = FederationPlan(
             run_id=f"{self.study.name}/{label}",
-            sites=tuple(workers),
+            sites=names,
             rounds=federation.rounds,
             method="fed-medlora+" if label == "fed-medlora+" else "fed-medlora",
             beta=federation.beta,
@@ -146,8 +137,9 @@ class MethodRunner:
             size=federation.size,
             wire=federation.wire,
             seed=self.study.seed,
-            min_sites=federation.min_sites if len(workers) > 1 else None,
+            min_sites=federation.min_sites if len(names) > 1 else None,
             base_model=self.study.backbone.name,
+            processes=self.study.runtime.processes if flower else 1,
         )
         folder = self._folder / "federation" / label
 
@@ -161,6 +153,7 @@ class MethodRunner:
             self.bench.initial,
             workers=workers,
             folder=folder,
+            engine=federation.engine,
             server_losses=self._server_losses,
             on_event=tell,
             resume=folder.exists(),
@@ -172,14 +165,30 @@ class MethodRunner:
             biases = dict.fromkeys(self.settings.tasks, float(bias))
         return Trained(result.adapter, result.records, biases)
 
-    def _worker(
-        self,
-        name: str,
-        train: Sequence[Row],
-        validation: Sequence[Row],
-        label: str,
-        settings: TrainingSettings,
-    ) -> AdapterSite:
+    def _refuse_nothing_to_score_on(self, sites: Sequence[SiteData]) -> None:
+        for site in sites:
+            if not self.encode(site).validation:
+                raise ConfigError(
+                    f"sites.{site.name}: fed-medlora+ needs validation notes, and of its own no "
+                    "example could be made"
+                )
+
+    def worker(self, label: str, name: str) -> AdapterSite:
+        """A site of a method's federation; "pooled" has the notes of all.
+
+        Args:
+            label: the method's.
+            name: of a site, or ``POOLED``.
+        """
+        settings = training_settings(self.study)
+        validation: Sequence[Row] = ()
+        if name == POOLED:
+            train = [row for site in self.data.sites for row in self.encode(site).train]
+            settings = _times(settings, len(self.data.sites))
+        else:
+            encoded = self.encode(self.data.site(name))
+            train, validation = encoded.train, encoded.validation
+
         def step(site: str, round: int, number: int, steps: int, loss: float | None) -> None:
             self._on_event(
                 "step",
@@ -260,8 +269,8 @@ class MethodRunner:
             if (mode or self.study.decoding.mode) == "free":
                 from fedmedlora.model.generation import generate_answers
 
-                made = generate_answers(model, tokenizer, chosen, batch=self.study.decoding.batch)
-                told(len(chosen))
+                batch = self.study.decoding.batch
+                made = generate_answers(model, tokenizer, chosen, batch=batch, on_done=told)
             else:
                 settings = decoding_settings(self.study, open_biases[task])
                 made = EnforcedDecoder(model, tokenizer, settings).decode(chosen, on_done=told)
@@ -278,10 +287,19 @@ class MethodRunner:
         return self.bench.model.eval()
 
 
+def site_worker(study: Study, folder: Path, label: str, name: str) -> AdapterSite:
+    """A site made from the study alone, in a process that has nothing else of it."""
+    return _runner(study.model_dump_json(), folder).worker(label, name)
+
+
+@cache
+def _runner(study: str, folder: Path) -> MethodRunner:
+    checked = Study.model_validate_json(study)
+    return MethodRunner(checked, load_data(checked), folder, lambda kind, facts: None)
+
+
 def _times(settings: TrainingSettings, sites: int) -> TrainingSettings:
     """As many steps as all sites together make; epochs count the pooled rows by themselves."""
-    from dataclasses import replace
-
     return settings if settings.steps is None else replace(settings, steps=settings.steps * sites)
 
 

@@ -13,7 +13,7 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -22,8 +22,8 @@ from typing import Any
 
 from fedmedlora.config import Study
 from fedmedlora.errors import RunError
+from fedmedlora.progress import OnEvent
 
-OnEvent = Callable[[str, dict[str, object]], None]
 #: Methods that take longest begin first, so that no process is left with a long one at the end.
 _LONGEST_FIRST = ("fed-medlora+", "fed-medlora", "centralised", "single-site", "zero-shot")
 _POLL_S = 0.2

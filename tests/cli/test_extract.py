@@ -13,8 +13,9 @@ from fedmedlora.corpus.jsonl import read_jsonl
 from fedmedlora.corpus.read import read_documents
 from fedmedlora.errors import AdapterError, ConfigError, DataError
 from fedmedlora.extract import extract, read_notes, read_task
-from fedmedlora.model.adapter import adapter_of, manifest_of, new_adapter_model, save_adapter
+from fedmedlora.model.adapter_files import save_adapter
 from fedmedlora.model.backbone import load_backbone
+from fedmedlora.model.lora import adapter_of, manifest_of, new_adapter_model
 from fedmedlora.schema import Scheme
 
 NOTE = "Denies chest pain.\r\nAspirin 81 mg\tdaily for 3 days – no fever 😀.\n"

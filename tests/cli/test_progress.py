@@ -32,6 +32,15 @@ def test_a_later_round_goes_on_from_the_earlier_ones():
     assert (shown.done, shown.total) == (42, 60)
 
 
+def test_rounds_that_were_complete_before_are_not_counted():
+    shown = MethodProgress("fed-medlora")
+    shown.tell("round", {"round": 3, "rounds": 4})
+    shown.tell(*step("fed-medlora", "icu", number=12, round=3))
+    assert shown.description == "fed-medlora  round 3/4  icu  step 12/30"
+    # Rounds 3 and 4 are left, of 30 steps each.
+    assert (shown.done, shown.total) == (12, 60)
+
+
 def test_decoding_is_a_stage_of_its_own():
     shown = MethodProgress("zero-shot")
     shown.tell("decoding", {"cohort": "icu", "done": 64, "total": 90})
@@ -42,7 +51,7 @@ def test_decoding_is_a_stage_of_its_own():
 def test_each_running_method_has_a_bar_and_none_when_it_is_done():
     progress = Progress(console=Console(file=io.StringIO()))
     bars = Bars(progress)
-    bars.tell("study", {"methods": ["zero-shot", "dictionary", "single-site/icu"], "cohorts": []})
+    bars.tell("study", {"methods": ["zero-shot", "single-site/icu"], "cohorts": []})
     bars.tell("method", {"method": "zero-shot"})
     bars.tell(*step("single-site/icu", "icu", number=3))
     bars.tell("decoding", {"method": "zero-shot", "cohort": "icu", "done": 1, "total": 2})
@@ -57,6 +66,12 @@ def test_each_running_method_has_a_bar_and_none_when_it_is_done():
         "single-site/icu",
     ]
     assert (progress.tasks[0].completed, progress.tasks[0].total) == (1, 2)
+
+
+def test_a_study_with_nothing_left_to_run_has_no_bar():
+    progress = Progress(console=Console(file=io.StringIO()))
+    Bars(progress).tell("study", {"methods": [], "cohorts": ["icu"]})
+    assert progress.tasks == []
 
 
 def test_unknown_events_are_passed_over():

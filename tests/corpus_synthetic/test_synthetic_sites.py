@@ -129,16 +129,16 @@ def test_some_sentences_have_two_heads_with_own_modifiers_and_some_share_one(not
 def test_label_shares_differ_between_every_two_sites(sites):
     for a, b in combinations(STYLES, 2):
         p, q = (shares(sites[s].train, DEFAULT_SCHEME.types) for s in (a, b))
-        assert jensen_shannon_distance(p, q) > 0.3, (a, b)
+        assert jensen_shannon_distance(p, q) > 0.2, (a, b)
 
 
 def test_each_site_has_its_own_mix_of_main_entities(sites):
     mix = {name: shares(site.train, tuple(DEFAULT_SCHEME.mains)) for name, site in sites.items()}
     assert mix["icu"]["problem"] + mix["icu"]["test"] > 0.7
-    assert mix["outpatient"]["problem"] > 0.7
-    assert mix["discharge"]["drug"] > 0.45
-    assert mix["outpatient"]["drug"] < 0.1
-    assert mix["icu"]["drug"] < 0.1
+    assert mix["outpatient"]["problem"] > 0.6
+    assert mix["discharge"]["drug"] > 0.35
+    assert mix["outpatient"]["drug"] < 0.15
+    assert mix["icu"]["drug"] < 0.15
 
 
 def test_a_note_has_the_length_of_a_short_note(sites):

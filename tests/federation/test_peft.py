@@ -7,7 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from fedmedlora.federation.plan import SiteLosses, SiteUpdate
 from fedmedlora.federation.run import run_federation
-from fedmedlora.model.adapter import adapter_of, load_adapter, manifest_of, new_adapter_model
+from fedmedlora.model.lora import adapter_of, load_adapter, manifest_of, new_adapter_model
 
 SITES = ("even", "odd")
 

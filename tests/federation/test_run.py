@@ -20,7 +20,9 @@ from federation_toy import (
 
 from fedmedlora.errors import AdapterError, ConfigError, FederationError, RunError
 from fedmedlora.federation.run import run_federation
-from fedmedlora.model.adapter import Adapter, from_bf16, read_adapter, to_bf16
+from fedmedlora.model.adapter import Adapter
+from fedmedlora.model.adapter_files import read_adapter
+from fedmedlora.model.packing import from_bf16, to_bf16
 
 
 def run(folder, *, workers=None, initial=None, **changes):
@@ -351,9 +353,9 @@ def test_a_damaged_round_is_set_aside_and_made_again(tmp_path):
 
 
 def test_a_full_disk_in_a_checkpoint_leaves_the_last_good_one(tmp_path, monkeypatch):
-    from fedmedlora.model import adapter as adapter_module
+    from fedmedlora.model import adapter_files
 
-    write = adapter_module.write_bytes
+    write = adapter_files.write_bytes
 
     def full(path, data):
         if "round-0002" in str(path) and path.suffix == ".safetensors":
@@ -361,7 +363,7 @@ def test_a_full_disk_in_a_checkpoint_leaves_the_last_good_one(tmp_path, monkeypa
             raise OSError(28, "No space left on device")
         write(path, data)
 
-    monkeypatch.setattr(adapter_module, "write_bytes", full)
+    monkeypatch.setattr(adapter_files, "write_bytes", full)
     with pytest.raises(RunError, match="No space left"):
         run(tmp_path, rounds=3)
     names = {path.name for path in tmp_path.iterdir()}

@@ -170,8 +170,8 @@ def test_four_bits_train_after_decoding_as_before_it(folder):
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
     from model_toys import SOURCES, toy_example
 
-    from fedmedlora.model.adapter import adapter_of, manifest_of, new_adapter_model
     from fedmedlora.model.encoding import encode_examples
+    from fedmedlora.model.lora import adapter_of, manifest_of, new_adapter_model
     from fedmedlora.model.training import TrainingSettings, train_adapter
 
     tiny_llama(word_tokenizer(), hidden=64).save_pretrained(folder)  # its kernels want 32s

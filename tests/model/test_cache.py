@@ -8,8 +8,8 @@ import torch
 from model_toys import tiny_llama, word_tokenizer
 
 from fedmedlora.errors import BackboneError
-from fedmedlora.model.adapter import new_adapter_model
 from fedmedlora.model.cache import RewindableCache, check_rewinding
+from fedmedlora.model.lora import new_adapter_model
 from fedmedlora.model.projection import Projection
 
 SIZE = 60

@@ -10,8 +10,8 @@ import torch
 from model_toys import byte_tokenizer, random_source, tiny_llama, toy_example, word_tokenizer
 
 from fedmedlora.errors import AdapterError, ConfigError, DataError
-from fedmedlora.model.adapter import new_adapter_model
 from fedmedlora.model.encoding import Row, encode_examples
+from fedmedlora.model.lora import new_adapter_model
 from fedmedlora.model.training import (
     TrainingSettings,
     answer_loss,

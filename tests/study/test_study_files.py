@@ -63,6 +63,7 @@ def test_a_setting_on_the_command_line_reaches_its_section(tmp_path):
         (GOOD + "training: {batch: 0}\n", "training.batch"),
         (GOOD + "federation: {min_sites: 3}\n", "min_sites"),
         (GOOD + "federation: {validation: server}\n", "server_validation"),
+        (GOOD + "federation: {engine: ray}\n", "federation.engine.*'in-process' or 'flower'"),
         (GOOD + "cohorts: {a: {test: x.jsonl}}\n", "same name"),
         (GOOD.replace("zero-shot, ", "zero-shot, zero-shot, "), "twice"),
         (GOOD.replace("  b:", "  all:"), "taken"),

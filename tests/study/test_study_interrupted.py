@@ -15,7 +15,7 @@ from fedmedlora import study_processes
 from fedmedlora.config import load_study
 from fedmedlora.corpus.files import write_text
 from fedmedlora.errors import RunError
-from fedmedlora.model.adapter import read_adapter
+from fedmedlora.model.adapter_files import read_adapter
 from fedmedlora.run_folder import RunFolder
 from fedmedlora.study import run_study, study_tables
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from fedmedlora.config import load_study
-from fedmedlora.errors import RunError
-from fedmedlora.model.adapter import read_adapter
+from fedmedlora.errors import DataError, RunError
+from fedmedlora.model.adapter_files import read_adapter
 from fedmedlora.model.backbone import embedded_folder
 from fedmedlora.study import method_labels, rescore, run_study, study_tables
 
@@ -104,7 +104,13 @@ def test_an_interrupted_run_goes_on_to_the_same_adapter_and_scores(run, tmp_path
     with pytest.raises(KeyboardInterrupt):
         run_study(study, tmp_path / "run", on_event=interrupt)
     assert not (tmp_path / "run" / "scores.json").exists()
-    run_study(study, tmp_path / "run")
+    left = []
+    run_study(
+        study,
+        tmp_path / "run",
+        on_event=lambda kind, facts: left.extend(facts["methods"] if kind == "study" else ()),
+    )
+    assert left == ["fed-medlora", "fed-medlora+", "centralised"]
     for method in ("fed-medlora", "centralised"):
         ours, theirs = (
             read_adapter(folder / "adapters" / method) for folder in (tmp_path / "run", run)
@@ -114,9 +120,38 @@ def test_an_interrupted_run_goes_on_to_the_same_adapter_and_scores(run, tmp_path
     assert again == (run / "scores.json").read_bytes()
 
 
+def test_a_full_disk_fails_the_run_and_not_the_input(tmp_path, monkeypatch):
+    def full(path, text):
+        raise DataError("cannot be written: No space left on device", path=path)
+
+    monkeypatch.setattr("fedmedlora.run_folder.write_text", full)
+    with pytest.raises(RunError, match=r"study\.yaml: cannot be written: No space left"):
+        run_study(study_of(tmp_path), tmp_path / "run")
+
+
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine.txt").write_text("mine")
     with pytest.raises(RunError, match="not empty"):
         run_study(study_of(tmp_path), tmp_path / "run")
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.slow
+def test_flowers_simulation_gives_a_study_the_same_adapter_and_scores(run, tmp_path):
+    pytest.importorskip("ray", reason="Flower's simulation needs Ray")
+    study = study_of(
+        tmp_path, "methods=[fed-medlora+]", "federation.engine=flower", "runtime.processes=2"
+    )
+    run_study(study, tmp_path / "run")
+    place = "adapters/fed-medlora+"
+    assert read_adapter(tmp_path / "run" / place).sha256 == read_adapter(run / place).sha256
+    ours, flowers = (
+        [
+            s
+            for s in json.loads((folder / "scores.json").read_text())
+            if s["method"] == "fed-medlora+"
+        ]
+        for folder in (run, tmp_path / "run")
+    )
+    assert flowers == ours

@@ -151,3 +151,16 @@ def count_rows(
         ((key,) if isinstance(key, str) else tuple(key), count) for key, count in counts.items()
     ]
     return [(*key, str(count)) for key, count in sorted(keyed, key=lambda kc: (-kc[1], kc[0]))]
+
+
+def render_text(tables: Iterable[Table]) -> str:
+    """Tables of cells as text: the heading, then the rows indented, their columns aligned."""
+    blocks = []
+    for heading, rows in tables:
+        widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+        lines = [
+            f"  {'  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))}"
+            for row in rows
+        ]
+        blocks.append("\n".join([heading, *(line.rstrip() for line in lines)]))
+    return "\n\n".join(blocks)

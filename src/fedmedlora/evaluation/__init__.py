@@ -7,5 +7,6 @@
 - ``records``: the rows of scores.json
 - ``tables``: records as text
 - ``dictionary``: the baseline of training mentions
+- ``open_bias``: which bias towards tags does best on validation notes
 - ``score_files``: two JSONL files against each other
 """

@@ -38,9 +38,9 @@ def choose_open_biases(
         scheme: types and pairs.
         settings: how the model is asked.
     """
-    best: dict[str, tuple[float, float, float]] = {}
+    best: dict[str, tuple[float, float]] = {}
     for bias in sorted(candidates, key=abs):
-        counts = dict.fromkeys(settings.tasks, Counts(0, 0, 0))
+        counts = dict.fromkeys(settings.tasks, Counts())
         for documents, covers in validation:
             examples, _ = build_examples(documents, covers=covers, scheme=scheme, settings=settings)
             pairs = list(zip(examples, answers(examples, bias), strict=True))
@@ -50,8 +50,8 @@ def choose_open_biases(
         for task, count in counts.items():
             score = count.f1 or 0.0
             if task not in best or score > best[task][0]:
-                best[task] = (score, abs(bias), bias)
-    return {task: bias for task, (_, _, bias) in best.items()}
+                best[task] = (score, bias)
+    return {task: bias for task, (_, bias) in best.items()}
 
 
 def _strict(
@@ -76,4 +76,4 @@ def _strict(
     for record in records:
         if (record.matching, record.level, record.type) == ("strict", "typed", "micro"):
             return Counts(record.tp, record.predicted, record.gold)
-    return Counts(0, 0, 0)
+    return Counts()

@@ -15,16 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fedmedlora.durable import new_folder, write_bytes
 from fedmedlora.errors import AdapterError, RunError
 from fedmedlora.federation.plan import FederationPlan, RoundRecord
-from fedmedlora.model.adapter import (
-    Adapter,
-    check_same_lineage,
-    new_folder,
-    read_adapter,
-    save_adapter,
-    write_bytes,
-)
+from fedmedlora.model.adapter import Adapter, check_same_lineage
+from fedmedlora.model.adapter_files import read_adapter, save_adapter
 
 PLAN_FILE = "federation.json"
 RECORD_FILE = "round.json"

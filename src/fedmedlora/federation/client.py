@@ -127,16 +127,9 @@ def _guarded(
         incident = _log(desk.logs, site, error)
         kinds = [kind.__name__ for kind in type(error).__mro__]
         code = next(word for name, word in FAILURES.items() if name in kinds)
-        content = wire.failure_reply(_call(message), site, code=code, incident=incident)
+        call = wire.read_call(message.content)
+        content = wire.failure_reply(call, site, code=code, incident=incident)
     return Message(content, reply_to=message)
-
-
-def _call(message: Message) -> wire.Call | None:
-    """The call of a request that could not be answered, if so much of it can be read."""
-    config = message.content.config_records.get(wire.CONFIG, {})
-    if "run" not in config or "round" not in config:
-        return None
-    return wire.Call(config["run"], config["round"], "", "bf16")
 
 
 def _log(folder: Path | None, site: str, error: Exception) -> str:

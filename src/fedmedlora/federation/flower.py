@@ -61,8 +61,26 @@ __all__ = [
     "Strategy",
     "TaskIdentity",
     "from_bytes",
+    "simulate",
     "to_bytes",
 ]
+
+
+def simulate(
+    server: ServerApp, client: ClientApp, *, nodes: int, backend: dict[str, dict[str, object]]
+) -> None:
+    """Run both apps on Flower's simulation.
+
+    Args:
+        server, client: the apps.
+        nodes: how many SuperNodes to simulate.
+        backend: Ray's settings.
+    """
+    from flwr.simulation import run_simulation  # slow to import, and needed here alone
+
+    run_simulation(
+        server_app=server, client_app=client, num_supernodes=nodes, backend_config=backend
+    )
 
 
 def to_bytes(message: Message) -> bytes:

@@ -84,7 +84,22 @@ class SequentialSwitch:
         self._waiting.clear()
 
 
-class InProcessGrid(Grid):  # type: ignore[misc]  # flwr is not followed by the type checker
+class _MessageGrid(Grid):  # type: ignore[misc]  # flwr is not followed by the type checker
+    """What every Grid answers alike."""
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """A message as its constructor makes it: the method is deprecated, but asked for."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+
+class InProcessGrid(_MessageGrid):
     """A Grid whose nodes 1 to K are the sites behind a ``Switch``."""
 
     def __init__(self, switch: Switch, *, nodes: int) -> None:
@@ -104,17 +119,6 @@ class InProcessGrid(Grid):  # type: ignore[misc]  # flwr is not followed by the 
     def run(self) -> Run:
         """The run's description."""
         return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """A message as Flower's constructor makes it."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
         """1 to K."""
@@ -154,7 +158,7 @@ class Exchange:
     up: int
 
 
-class CountedGrid(Grid):  # type: ignore[misc]
+class CountedGrid(_MessageGrid):
     """Any Grid, with the bytes of every message counted, and a way to stop waiting.
 
     Attributes:
@@ -181,17 +185,6 @@ class CountedGrid(Grid):  # type: ignore[misc]
     def run(self) -> Run:
         """The inner Grid's run."""
         return self._grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """A message of the inner Grid."""
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
 
     def get_node_ids(self) -> Iterable[int]:
         """The inner Grid's nodes, in ascending order."""

@@ -13,7 +13,8 @@ from typing import Any, Literal, Protocol
 
 from fedmedlora.aggregation.methods import METHODS
 from fedmedlora.errors import ConfigError
-from fedmedlora.model.adapter import WIRE_TYPES, Adapter, Wire
+from fedmedlora.model.adapter import Adapter
+from fedmedlora.model.packing import WIRE_TYPES, Wire
 
 Status = Literal["ok", "absent", "failed", "refused"]
 
@@ -87,6 +88,11 @@ class FederationPlan:
         """The least number of sites whose replies are good enough to go on."""
         return len(self.sites) if self.min_sites is None else self.min_sites
 
+    @property
+    def ttl_s(self) -> float:
+        """How long a message stays valid, in seconds: the time limit, or a week if none is set."""
+        return 7 * 24 * 3600.0 if self.timeout_s is None else self.timeout_s
+
 
 @dataclass(frozen=True)
 class SiteUpdate:
@@ -150,7 +156,10 @@ ServerLosses = Callable[[Sequence[Adapter]], Sequence[float]]
 
 
 class OnEvent(Protocol):
-    """Told of progress: ``kind`` is round, reply, scoring, round-done or round-failed."""
+    """Told of progress.
+
+    ``kind`` is set-aside, round, reply, scoring, name-taken, round-done or round-failed.
+    """
 
     def __call__(self, kind: str, /, **facts: object) -> None: ...
 

@@ -16,7 +16,7 @@ from fedmedlora.errors import ConfigError
 from fedmedlora.federation.client import Desk, client_app
 from fedmedlora.federation.flower import Message, RecordDict, from_bytes, to_bytes
 from fedmedlora.federation.grid import answer
-from fedmedlora.federation.wire import Call, failure_reply
+from fedmedlora.federation.wire import failure_reply, read_call
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -117,10 +117,11 @@ class ProcessSwitch:
 
     def _died(self, node: int, data: bytes) -> bytes:
         request = from_bytes(data)
-        config = request.content.config_records.get("config", {})
-        call = Call(config.get("run", ""), config.get("round", 0), "", "bf16")
         content: RecordDict = failure_reply(
-            call, self._desk.sites[node - 1], code="process-died", incident="not-logged"
+            read_call(request.content),
+            self._desk.sites[node - 1],
+            code="process-died",
+            incident="not-logged",
         )
         reply = Message(content, reply_to=request)
         reply.metadata.__dict__["_message_id"] = "died"

@@ -21,7 +21,14 @@ from fedmedlora.aggregation.methods import METHODS
 from fedmedlora.errors import ConfigError, FederationError
 from fedmedlora.federation import checkpoints
 from fedmedlora.federation.client import Desk, client_app
-from fedmedlora.federation.flower import LOGGER, Context, Grid, RecordDict, ServerApp
+from fedmedlora.federation.flower import (
+    LOGGER,
+    Context,
+    Grid,
+    RecordDict,
+    ServerApp,
+    simulate,
+)
 from fedmedlora.federation.grid import CountedGrid, Exchange, InProcessGrid, SequentialSwitch
 from fedmedlora.federation.plan import (
     FederationPlan,
@@ -149,9 +156,7 @@ def _run_simulation(
         raise ConfigError('engine "flower" needs Ray: pip install "fedmedlora[simulation]"')
     if isinstance(desk.workers, Mapping):
         raise ConfigError('engine "flower" needs a function that makes a site\'s worker by name')
-    from flwr.simulation import run_simulation
-
-    backend = {
+    backend: dict[str, dict[str, object]] = {
         "init_args": {
             "num_cpus": plan.processes,
             "include_dashboard": False,
@@ -163,12 +168,7 @@ def _run_simulation(
     LOGGER.setLevel("CRITICAL")  # it warns that it is deprecated, and logs errors raised anyway
     try:
         with _finish_on_ctrl_c(stop):
-            run_simulation(
-                server_app=server,
-                client_app=client_app(desk),
-                num_supernodes=len(plan.sites),
-                backend_config=backend,
-            )
+            simulate(server, client_app(desk), nodes=len(plan.sites), backend=backend)
     finally:
         stop.set()  # the server's thread may still wait for replies
         LOGGER.setLevel(level)

@@ -19,7 +19,8 @@ from fedmedlora.errors import AdapterError, FederationError
 from fedmedlora.federation import wire
 from fedmedlora.federation.flower import Message, RecordDict
 from fedmedlora.federation.plan import Status
-from fedmedlora.model.adapter import Adapter, Manifest, check_adapter, unpack
+from fedmedlora.model.adapter import Adapter, Manifest, check_adapter
+from fedmedlora.model.packing import unpack
 
 LARGEST = 2**53  # the last whole number that float64 counts exactly
 

@@ -11,16 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedmedlora.federation.plan import SiteLosses, SiteUpdate
-from fedmedlora.model.adapter import (
-    Adapter,
-    Manifest,
-    adapter_of,
-    load_adapter,
-    manifest_of,
-    new_adapter_model,
-)
+from fedmedlora.model.adapter import Adapter, Manifest
 from fedmedlora.model.backbone import Backbone
 from fedmedlora.model.encoding import Row
+from fedmedlora.model.lora import adapter_of, load_adapter, manifest_of, new_adapter_model
 from fedmedlora.model.training import TrainingSettings, mean_loss, train_adapter
 from fedmedlora.seeds import derive_seed
 

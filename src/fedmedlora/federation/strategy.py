@@ -9,7 +9,7 @@ Flower's own loop (``Strategy.start``) calls it; the arithmetic is in ``aggregat
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from fedmedlora.aggregation.methods import METHODS
 from fedmedlora.aggregation.weights import pool_losses
 from fedmedlora.errors import FederationError
 from fedmedlora.federation import checkpoints, wire
-from fedmedlora.federation.client import INTRODUCE
 from fedmedlora.federation.flower import (
     ArrayRecord,
     ConfigRecord,
@@ -38,11 +37,10 @@ from fedmedlora.federation.plan import (
     ServerLosses,
     SiteRecord,
 )
+from fedmedlora.federation.roster import Roster
 from fedmedlora.federation.screening import Candidate, Turned, screen_scores, screen_updates
-from fedmedlora.model.adapter import Adapter, pack
-
-TTL_S = 7 * 24 * 3600.0  # how long a message stays valid when the plan sets no time limit
-ASK_AGAIN_S = 0.2
+from fedmedlora.model.adapter import Adapter
+from fedmedlora.model.packing import pack
 
 
 @dataclass
@@ -100,21 +98,20 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         self._server_losses = server_losses
         self._on_round = on_round
         self._on_event = on_event
-        self._roster: dict[int, str] = {}
-        self._begun = False
         self._grid: CountedGrid
+        self._roster: Roster
         self._round: Round
 
     def begin(self, grid: CountedGrid) -> ArrayRecord:
         """Take the grid, wait until the sites are there, and give the first broadcast."""
         self._grid = grid
-        self._meet(wait_s=self.plan.connect_s)
-        self._begun = True
+        self._roster = Roster(self.plan, grid, on_event=self._on_event)
+        self._roster.gather()
         return wire.adapter_arrays(pack(self.adapter, self.plan.wire))
 
     def site(self, node: int) -> str:
         """The site that a node speaks for; "" if it is none of the plan's."""
-        return self._roster.get(node, "")
+        return self._roster.site(node)
 
     # What Flower's loop calls
 
@@ -128,9 +125,7 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         self._round.sites = {
             site: SiteRecord(status="absent", reason="not connected") for site in self.plan.sites
         }
-        self._meet(wait_s=0.0)
-        here = set(self._grid.get_node_ids())
-        self._round.nodes = {node: site for node, site in self._roster.items() if node in here}
+        self._round.nodes = self._roster.present()
         self._tell("round", round=number, rounds=self.plan.rounds, sites=len(self._round.nodes))
         return self._messages(MessageType.TRAIN, wire.request(call, arrays), self._round.nodes)
 
@@ -301,47 +296,10 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
             f"{self.plan.quorum} are needed: {'; '.join(lost)}"
         )
 
-    # Nodes and messages
-
-    def _meet(self, *, wait_s: float) -> None:
-        """Ask unknown nodes which site they are, until all are known or the time is up."""
-        deadline = time.monotonic() + wait_s
-        while True:
-            here = set(self._grid.get_node_ids())
-            unknown = sorted(here - set(self._roster))
-            for reply in self._ask(unknown) if unknown else ():
-                self._enter(reply, here)
-            known = {site for node, site in self._roster.items() if node in here}
-            if known.issuperset(self.plan.sites) or time.monotonic() >= deadline:
-                return
-            time.sleep(ASK_AGAIN_S)
-
-    def _ask(self, nodes: Sequence[int]) -> Iterable[Message]:
-        messages = [Message(RecordDict(), node, INTRODUCE, ttl=self._ttl) for node in nodes]
-        limit = self.plan.timeout_s or max(self.plan.connect_s, 1.0)
-        replies: Iterable[Message] = self._grid.send_and_receive(messages, timeout=limit)
-        return replies
-
-    def _enter(self, reply: Message, here: set[int]) -> None:
-        node = reply.metadata.src_node_id
-        if reply.has_error() or node not in here:
-            return
-        site = reply.content.config_records.get(wire.CONFIG, {}).get("site")
-        if site not in self.plan.sites:
-            return
-        if site in {name for other, name in self._roster.items() if other in here - {node}}:
-            if not self._begun:
-                raise FederationError(f"two nodes say that they are site {site!r}")
-            self._tell("name-taken", site=site)  # who came first keeps it: the run goes on
-            return
-        self._roster[node] = site
+    # Messages and events
 
     def _messages(self, kind: str, content: RecordDict, nodes: Mapping[int, str]) -> list[Message]:
-        return [Message(content, node, kind, ttl=self._ttl) for node in nodes]
-
-    @property
-    def _ttl(self) -> float:
-        return TTL_S if self.plan.timeout_s is None else self.plan.timeout_s
+        return [Message(content, node, kind, ttl=self.plan.ttl_s) for node in nodes]
 
     def _count(self, phase: str) -> None:
         """Add the bytes of the latest exchange to the sites' records."""

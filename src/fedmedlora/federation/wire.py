@@ -23,7 +23,8 @@ from fedmedlora.federation.flower import (
     RecordDict,
 )
 from fedmedlora.federation.plan import SiteLosses, SiteUpdate
-from fedmedlora.model.adapter import WIRE_TYPES, Adapter, Manifest, Wire, pack, unpack
+from fedmedlora.model.adapter import Adapter, Manifest
+from fedmedlora.model.packing import WIRE_TYPES, Wire, pack, unpack
 
 ARRAYS, PACKED, CONFIG, METRICS, COUNTS = "adapter", "packed", "config", "metrics", "counts"
 COUNT_NAME = re.compile(r"[A-Za-z0-9_./-]{1,64}")
@@ -72,6 +73,14 @@ def read_request(content: RecordDict) -> tuple[Call, tuple[Adapter, ...]]:
     manifest = Manifest.from_json(call.manifest)
     packed = np.atleast_2d(content[ARRAYS][PACKED].numpy())
     return call, tuple(unpack(row, manifest, call.wire) for row in packed)
+
+
+def read_call(content: RecordDict) -> Call | None:
+    """The run and the round of a request that cannot be answered, if so much of it can be read."""
+    config = content.config_records.get(CONFIG, {})
+    if "run" not in config or "round" not in config:
+        return None
+    return Call(config["run"], config["round"], "", "bf16")
 
 
 def update_reply(call: Call, site: str, update: SiteUpdate) -> RecordDict:

@@ -1,0 +1,1 @@
+"""What needs torch: the backbone, adapters in it, training and decoding."""

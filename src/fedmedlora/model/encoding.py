@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedmedlora.tasks.example import Example
+from fedmedlora.tasks.example import CLOSING, Example
 from fedmedlora.tasks.markup import TAG, split_answer
 
 if TYPE_CHECKING:
@@ -26,12 +26,14 @@ class Row:
         ids: prompt, answer, end-of-sequence.
         answer: index of the answer's first token; the loss is on ``ids[answer:]`` alone.
         tags: indices of the answer's tokens that belong to tags, not to the copied text.
+        choices: every token of the tags that the answer may use, whether it does or not.
     """
 
     example: str
     ids: tuple[int, ...]
     answer: int
     tags: tuple[int, ...] = ()
+    choices: tuple[int, ...] = ()
 
     @property
     def targets(self) -> int:
@@ -101,7 +103,8 @@ def encode_examples(
     """
     prompts = prompt_ids(examples, tokenizer)
     pieces = [split_answer(example.answer) for example in examples]
-    flat = sorted({piece for row in pieces for piece in row})
+    usable = {opening for example in examples for opening in example.openings}
+    flat = sorted({piece for row in pieces for piece in row} | usable | {CLOSING})
     ids_of = dict(zip(flat, encode_texts(tokenizer, flat)[0], strict=True))
     rows: list[Row] = []
     cut: list[str] = []
@@ -121,6 +124,9 @@ def encode_examples(
             cut.append(example.id)
             ids = ids[:max_tokens]
         kept = tuple(place for place in tags if place < len(ids))
-        rows.append(Row(example.id, tuple(ids), len(prompt), kept))
+        written = {ids[place] for place in kept}
+        allowed = {token for tag in (*example.openings, CLOSING) for token in ids_of[tag]}
+        choices = tuple(sorted(written | allowed))
+        rows.append(Row(example.id, tuple(ids), len(prompt), kept, choices))
     tokens = sum(len(row.ids) for row in rows)
     return rows, EncodingReport(len(rows), tokens, tuple(cut), tuple(dropped))

@@ -47,18 +47,22 @@ def decision_loss(
     input_ids: torch.Tensor,
     labels: torch.Tensor,
     tags: torch.Tensor,
+    choices: torch.Tensor,
 ) -> tuple[torch.Tensor, int]:
     """Summed cross-entropy of the decisions that enforced decoding leaves to the model.
 
     At every place of an answer the model copies the text's next token or writes one of a tag: the
-    softmax is over that one token and the tokens of the batch's tags, not over the vocabulary. So
-    nothing is learnt, or paid, for telling the next word from words that could not be written.
+    softmax is over that one token and the tokens of all tags that the row's answer may use, whether
+    it does or not, not over the vocabulary. So nothing is learnt, or paid, for telling the next
+    word from words that could not be written.
 
     Args:
         model: causal language model, adapted or plain.
         input_ids: (rows, tokens).
         labels: (rows, tokens), -100 where there is no loss.
         tags: (rows, tokens), true at the tokens of an answer's tags.
+        choices: (rows, most choices), the tokens of the tags that each row may use, filled up with
+            -100.
     """
     projection = Projection(model)
     states = projection.states(input_ids=input_ids, use_cache=False)
@@ -70,11 +74,19 @@ def decision_loss(
     places = torch.arange(count, device=targets.device)
     after = torch.where(in_tag, count - 1, places)
     following = targets[torch.flip(torch.cummin(torch.flip(after, [0]), 0).values, [0])]
-    of_tags = torch.unique(targets[in_tag])
-    choices = torch.cat([of_tags, torch.unique(following)])
-    logits = projection.logits(states, choices)
-    text = torch.searchsorted(choices[len(of_tags) :].contiguous(), following) + len(of_tags)
+    of_tags = torch.unique(choices[choices != IGNORED])
+    columns = torch.cat([of_tags, torch.unique(following)])
+    logits = projection.logits(states, columns)
+    text = torch.searchsorted(columns[len(of_tags) :].contiguous(), following) + len(of_tags)
     decided = torch.cat([logits[:, : len(of_tags)], logits.gather(1, text[:, None])], dim=1)
+    may_use = (choices[:, :, None] == of_tags).any(1)
+    row_of = torch.nonzero(wanted)[:, 0]
+    # A word that is also a tag's ("drug") is one token: it counts once, as what it is here.
+    same = following[:, None] == of_tags
+    open_to = may_use[row_of] & ~(same & ~in_tag[:, None])
+    text_open = ~(same & may_use[row_of]).any(1) | ~in_tag
+    barred = ~torch.cat([open_to, text_open[:, None]], dim=1)
+    decided = decided.masked_fill(barred, -torch.inf)
     best = torch.where(in_tag, torch.searchsorted(of_tags, targets), len(of_tags))
     return functional.cross_entropy(decided, best, reduction="sum"), count
 
@@ -107,13 +119,15 @@ def mean_loss(
 
 
 def pad_rows(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-    """Ids, labels and the places of tags of rows as tensors, filled up on the right."""
+    """The tensors that the losses take, filled up on the right."""
     width = max(len(row.ids) for row in rows)
+    choices = torch.full((len(rows), max(len(row.choices) for row in rows)), IGNORED)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     labels = torch.full((len(rows), width), IGNORED)
     tags = torch.zeros(len(rows), width, dtype=torch.bool)
     for i, row in enumerate(rows):
         tags[i, list(row.tags)] = True
+        choices[i, : len(row.choices)] = torch.tensor(row.choices, dtype=torch.long)
         ids[i, : len(row.ids)] = torch.tensor(row.ids)
         labels[i, row.answer : len(row.ids)] = ids[i, row.answer : len(row.ids)]
-    return {"input_ids": ids, "labels": labels, "tags": tags}
+    return {"input_ids": ids, "labels": labels, "tags": tags, "choices": choices}

@@ -219,7 +219,7 @@ def _trainer(
         ) -> torch.Tensor:
             ids, labels = inputs["input_ids"], inputs["labels"]
             if objective == "decisions":
-                total, count = decision_loss(model, ids, labels, inputs["tags"])
+                total, count = decision_loss(model, ids, labels, inputs["tags"], inputs["choices"])
             else:
                 total, count = answer_loss(model, ids, labels)
             return total / count

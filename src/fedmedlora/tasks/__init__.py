@@ -1,0 +1,1 @@
+"""Documents to prompts and answers, and answers back to documents."""

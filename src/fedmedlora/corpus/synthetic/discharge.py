@@ -87,15 +87,15 @@ STYLE = Style(
         Section(
             "[DISCHARGE SUMMARY|Discharge Summary]\nAdmitted: <date>/2024\n",
             {"course": 1},
-            2,
             3,
+            4,
             capitalised=True,
         ),
         Section(
             "\n[DISCHARGE MEDICATIONS|Medications on discharge|MEDICATIONS]:\n",
             {"medications": 4, "changes": 1},
+            2,
             3,
-            4,
             item="{n}. ",
             end="\n",
         ),

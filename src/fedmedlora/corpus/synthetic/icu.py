@@ -101,7 +101,7 @@ STYLE = Style(
         Section("\n[labs|data]: ", {"labs": 1}, 2, 3),
         Section(
             "\n[a/p|plan]:\n",
-            {"problems": 3, "labs": 2, "treatments": 3, "drugs": 3, "other": 2},
+            {"problems": 2, "labs": 2, "treatments": 3, "drugs": 5, "other": 2},
             3,
             5,
             item="[- |# ]",

@@ -106,12 +106,14 @@ STYLE = Style(
             3,
             capitalised=True,
         ),
-        Section("\n\n", {"history": 6, "treatments": 2, "other": 1}, 1, 3, capitalised=True),
+        Section(
+            "\n\n", {"history": 5, "treatments": 2, "drugs": 2, "other": 1}, 1, 3, capitalised=True
+        ),
         Section(
             "\n\n[Impression: |Assessment: |]",
-            {"assessment": 6, "treatments": 3, "tests": 2, "drugs": 2, "other": 1},
-            2,
+            {"assessment": 4, "treatments": 3, "tests": 4, "drugs": 3, "other": 1},
             3,
+            4,
             capitalised=True,
         ),
     ),

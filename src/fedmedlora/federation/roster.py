@@ -1,0 +1,88 @@
+"""Nodes in, the site that each speaks for out: asked of the nodes themselves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+
+from fedmedlora.errors import FederationError
+from fedmedlora.federation import wire
+from fedmedlora.federation.client import INTRODUCE
+from fedmedlora.federation.flower import Message, RecordDict
+from fedmedlora.federation.grid import CountedGrid
+from fedmedlora.federation.plan import FederationPlan, OnEvent
+
+ASK_AGAIN_S = 0.2
+
+
+class Roster:
+    """Which node speaks for which of the plan's sites.
+
+    A node that comes back under another number is entered again; a name is one node's at a time.
+
+    Args:
+        plan: says which sites are expected, and how long to wait.
+        grid: where the nodes are.
+        on_event: told ("name-taken", site) when a second node claims a site during the run.
+    """
+
+    def __init__(
+        self, plan: FederationPlan, grid: CountedGrid, *, on_event: OnEvent | None = None
+    ) -> None:
+        self._plan, self._grid, self._on_event = plan, grid, on_event
+        self._sites: dict[int, str] = {}
+        self._begun = False
+
+    def site(self, node: int) -> str:
+        """The site that a node speaks for; "" if it is none of the plan's."""
+        return self._sites.get(node, "")
+
+    def gather(self) -> None:
+        """Wait until all sites are there, or the plan's ``connect_s`` are over.
+
+        Raises:
+            FederationError: two nodes say that they are the same site.
+        """
+        self._meet(wait_s=self._plan.connect_s)
+        self._begun = True
+
+    def present(self) -> dict[int, str]:
+        """Node -> site of those that are there now; nodes that are new are asked first."""
+        self._meet(wait_s=0.0)
+        here = set(self._grid.get_node_ids())
+        return {node: site for node, site in self._sites.items() if node in here}
+
+    def _meet(self, *, wait_s: float) -> None:
+        """Ask unknown nodes which site they are, until all are known or the time is up."""
+        deadline = time.monotonic() + wait_s
+        while True:
+            here = set(self._grid.get_node_ids())
+            unknown = sorted(here - set(self._sites))
+            for reply in self._ask(unknown) if unknown else ():
+                self._enter(reply, here)
+            known = {site for node, site in self._sites.items() if node in here}
+            if known.issuperset(self._plan.sites) or time.monotonic() >= deadline:
+                return
+            time.sleep(ASK_AGAIN_S)
+
+    def _ask(self, nodes: Sequence[int]) -> Iterable[Message]:
+        ttl = self._plan.ttl_s
+        messages = [Message(RecordDict(), node, INTRODUCE, ttl=ttl) for node in nodes]
+        limit = self._plan.timeout_s or max(self._plan.connect_s, 1.0)
+        replies: Iterable[Message] = self._grid.send_and_receive(messages, timeout=limit)
+        return replies
+
+    def _enter(self, reply: Message, here: set[int]) -> None:
+        node = reply.metadata.src_node_id
+        if reply.has_error() or node not in here:
+            return
+        site = reply.content.config_records.get(wire.CONFIG, {}).get("site")
+        if site not in self._plan.sites:
+            return
+        if site in {name for other, name in self._sites.items() if other in here - {node}}:
+            if not self._begun:
+                raise FederationError(f"two nodes say that they are site {site!r}")
+            if self._on_event is not None:
+                self._on_event("name-taken", site=site)
+            return  # who came first keeps it: the run goes on
+        self._sites[node] = site
