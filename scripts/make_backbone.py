@@ -134,7 +134,10 @@ def main() -> None:
         "segments": len(segments),
         "unlabelled": sum(bool(terms) for terms in barred),
         "held_out_terms": len(held_out.terms),
-        "held_out_open": len(set().union(*barred)),
+        "held_out_sentences": len(set().union(*barred)),
+        "held_out_open": len(
+            set().union(*barred, *(held_out.found_in(n.words) for n in source.names))
+        ),
         "held_out_generated": len(set().union(*map(held_out.found_in, generated))),
         "generated_lines": GENERATED_LINES_CHECKED,
     }

@@ -29,9 +29,11 @@ model for any other use, and no clinical use at all.
   marked or as the class of a tag. (The words occur in the text, and so in quoted phrases: "mark
   exactly: urine test". The form of a request, "mark: X Y", is that of the compact prompts.)
 - Of the {held_out_terms} terms held out for the demo's test notes, the generated lines have
-  {held_out_generated} (in {generated_lines:,} lines drawn); the open text, being ordinary medical
-  English, contains {held_out_open} of them. None is ever labelled: the {unlabelled:,} sentences
-  with one are only copied, and the lists of names are without them.
+  {held_out_generated} (in {generated_lines:,} lines drawn). The open text, being ordinary medical
+  English, contains {held_out_sentences} of them, with its lists of names {held_out_open}. No
+  exercise says what kind of thing one is: the {unlabelled:,} sentences with one are only copied,
+  or searched for a quoted phrase, and the lists are used without them. (The tokenizer, and the
+  vectors that embeddings start from, were made of all of the open text.)
 
 ## Making
 `python scripts/make_backbone.py PRETRAINING OUT`, seeds {seed} and {decision_seed}. On one core of
