@@ -46,6 +46,7 @@ def loss_of(model, rows):
     return float(loss), count
 
 
+@torch.no_grad()
 def by_hand(model, rows):
     """Place by place, from the logits of the whole vocabulary."""
     total = 0.0
