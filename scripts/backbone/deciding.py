@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from fedmedlora.model.encoding import Row
 from fedmedlora.model.losses import decision_loss, pad_rows
 
 from .exercises import ExerciseMaker
-from .training import Encoder
+from .training import Encoder, Optimiser
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,9 @@ class DecisionPlan:
     decision_tokens: int = 1800
     decision_matrix_rate: float = 0.003
     decision_other_rate: float = 4e-4
+    decision_embedding_rate: float = 1e-4
     decision_seed: int = 29
-    decision_mix: tuple[float, float, float, float, float] = (0.50, 0.14, 0.02, 0.20, 0.14)
+    decision_mix: tuple[float, float, float, float, float] = (0.38, 0.10, 0.02, 0.10, 0.40)
 
 
 def _row(encoder: Encoder, maker: ExerciseMaker) -> Row:
@@ -50,22 +50,17 @@ def train_decisions(
     """Train in place for ``plan.decision_steps`` steps; returns the number of tokens seen."""
     rng = random.Random(plan.decision_seed)
     encoder = Encoder(tokenizer, rng)
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
-    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
-    muon = torch.optim.Muon(matrices, lr=plan.decision_matrix_rate, weight_decay=0.01)
-    adamw = torch.optim.AdamW(others, lr=plan.decision_other_rate, betas=(0.9, 0.95))
+    optimiser = Optimiser(
+        model,
+        matrices=plan.decision_matrix_rate,
+        others=plan.decision_other_rate,
+        embeddings=plan.decision_embedding_rate,
+    )
     pool: list[Row] = []
     seen, total, started = 0, 0.0, time.monotonic()
     model.train()
     for step in range(plan.decision_steps):
         warm = min(1.0, (step + 1) / 50)
-        scale = warm * max(0.02, 1 - step / plan.decision_steps)
-        for optimiser, rate in (
-            (muon, plan.decision_matrix_rate),
-            (adamw, plan.decision_other_rate),
-        ):
-            for settings in optimiser.param_groups:
-                settings["lr"] = rate * scale
         if len(pool) < 40:
             drawn = (_row(encoder, maker) for _ in range(500))
             pool += [row for row in drawn if len(row.ids) <= 320]
@@ -83,10 +78,7 @@ def train_decisions(
             model, part["input_ids"], part["labels"], part["tags"], part["choices"]
         )
         (loss / count).backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        muon.step()  # type: ignore[no-untyped-call]
-        adamw.step()
-        model.zero_grad(set_to_none=True)
+        optimiser.step(warm * max(0.02, 1 - step / plan.decision_steps))
         seen += sum(len(row.ids) for row in batch)
         total += float(loss.detach()) / count
         if (step + 1) % 50 == 0:

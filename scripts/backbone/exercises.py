@@ -2,7 +2,7 @@
 
 An exercise is a request (some words for what to mark), a text, and the text again with tags. The
 words of the requests are everyday ones or words of the text; the type names, definitions and
-prompts of the product's annotation scheme never occur (``FORBIDDEN_WORDS``).
+prompts of the product's annotation scheme never occur.
 """
 
 from __future__ import annotations
@@ -12,21 +12,25 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .shorthand import KnownNames, make_shorthand
+from .remarks import REMARK_WORDS
+from .shorthand import KnownNames, Shorthand, make_shorthand
 from .weak_labels import CLASS_WORDS, Clusters, Span, chunks
 
-#: Type names of the product's default scheme: no request may use them.
-FORBIDDEN_WORDS = frozenset(
-    "problem treatment test drug bodyloc condition course dosage duration form frequency labvalue "
-    "negation reference_range reference range route severity strength subject temporal uncertain "
-    "problems treatments tests drugs".split()
-)
+#: The main types of the product's default scheme: a request may use them as names of nothing in
+#: particular (``_arbitrary_names``), never as those of a class.
+TYPE_NAMES = ("problem", "treatment", "test", "drug")
 _HEADS = ("disorder", "medicine", "exam", "operation")
+_ARBITRARY = 0.4  # of the requests for kinds of names
 _OWNED = ("number", "quantity", "time", "bracket")
 _RARE_FIRST = (
     *("medicine", "medicine", "medicine", "exam", "exam", "operation", "operation"),
     *("T191", "T184", "T037", "T019", "time", "phenotype"),
 )
+_ITEMS = ("name", "item", "main")
+#: (first word, one past last, name in its tag)
+_Head = tuple[int, int, str]
+#: (first word, one past last, name in its tag, places of its heads)
+_Owned = tuple[int, int, str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ class ExerciseMaker:
             for name in {c for _, _, c in spans}:
                 self._with[name].append(index)
         self._members = [
-            [w for w in words if w not in FORBIDDEN_WORDS and len(w) > 2]
+            [w for w in words if w.rstrip("s") not in TYPE_NAMES and len(w) > 2]
             for words in clusters.members
         ]
 
@@ -124,6 +128,20 @@ class ExerciseMaker:
     def _ask(self, name: str) -> str:
         return self._rng.choice(CLASS_WORDS[name])
 
+    def _arbitrary_names(self, classes: Sequence[str]) -> dict[str, str]:
+        """Names for classes that mean another class the next time.
+
+        So the backbone learns to look for things of several kinds whatever they are called, and
+        that one kind has one name; which is which is for an adapter to say.
+        """
+        rng = self._rng
+        if rng.random() < 0.5:
+            names = rng.sample(TYPE_NAMES, len(classes))
+        else:
+            groups = rng.sample([words for words in self._members if words], len(classes))
+            names = [rng.choice(words[:40]) for words in groups]
+        return dict(zip(classes, names, strict=True))
+
     def _classes(self, longest: int) -> Exercise:
         rng = self._rng
         among = self._with[rng.choice(_RARE_FIRST)] if rng.random() < 0.6 else self._labelled
@@ -141,6 +159,8 @@ class ExerciseMaker:
             wanted = ["chunk"]
         rng.shuffle(wanted)
         asked = {name: self._ask(name) for name in wanted}
+        if rng.random() < _ARBITRARY and asked.keys() <= set(_HEADS):
+            asked = self._arbitrary_names(wanted)
         kept = _flat([s for s in spans if s[2] in asked], rng)
         request = tuple(asked.values())
         tags = tuple(Tag(a, b, asked[c]) for a, b, c in kept)
@@ -195,35 +215,32 @@ class ExerciseMaker:
         return Exercise(tuple(request), (name,), tuple(words), (), tags)
 
     def _relate(
-        self,
-        words: Sequence[str],
-        heads: Sequence[Span],
-        owned: Sequence[tuple[int, int, str, int]],
+        self, words: Sequence[str], heads: Sequence[_Head], owned: Sequence[_Owned], spare: str
     ) -> Exercise:
-        """Heads shown; what belongs to one (or, numbered, to each) is to be marked."""
+        """Heads shown; what belongs to one (or, numbered, to each) is to be marked.
+
+        ``heads`` are (first, end, name in the tag), ``owned`` (first, end, name to mark it by,
+        places of its heads); ``spare`` is asked for as well.
+        """
         rng = self._rng
-        asked = {c: self._ask(c) if c in CLASS_WORDS else c for c in {o[2] for o in owned}}
-        for name in rng.sample(_OWNED, 1):
-            asked.setdefault(name, self._ask(name))
-        request = list(asked.values())
+        request = list(dict.fromkeys([*(o[2] for o in owned), *spare.split()]))
         rng.shuffle(request)
-        name = rng.choice(("name", "item", "main"))
-        if rng.random() < 0.6:
-            shown = [Tag(a, b, name, i + 1) for i, (a, b, _) in enumerate(heads)]
-            spans = [(a, b, f"{i}") for i, (a, b, _, _) in enumerate(owned)]
-            kept = {int(c) for _, _, c in _flat(spans, rng)}
+        if rng.random() < 0.8:
+            shown = [Tag(a, b, name, i + 1) for i, (a, b, name) in enumerate(heads)]
+            kept = _flat([(a, b, f"{i}") for i, (a, b, _, _) in enumerate(owned)], rng)
             marked = [
-                Tag(a, b, asked[c], h + 1) for i, (a, b, c, h) in enumerate(owned) if i in kept
+                Tag(a, b, owned[int(i)][2], head + 1)
+                for a, b, i in kept
+                for head in owned[int(i)][3]
             ]
         else:
-            owners = sorted({o[3] for o in owned})
+            owners = sorted({head for o in owned for head in o[3]})
             chosen = (
                 rng.choice(owners) if owners and rng.random() < 0.75 else rng.randrange(len(heads))
             )
-            shown = [Tag(heads[chosen][0], heads[chosen][1], name)]
-            mine = _flat([(a, b, asked[c]) for a, b, c, h in owned if h == chosen], rng)
+            shown = [Tag(*heads[chosen])]
+            mine = _flat([(a, b, c) for a, b, c, h in owned if chosen in h], rng)
             marked = [Tag(a, b, c) for a, b, c in mine]
-        marked.sort(key=lambda tag: tag.start)
         return Exercise(("of", *request), tuple(request), tuple(words), tuple(shown), tuple(marked))
 
     def _owned(self, longest: int) -> Exercise:
@@ -255,23 +272,52 @@ class ExerciseMaker:
             # What follows its name is nearer than what precedes it.
             nearest = min(free, key=lambda h: (a - h[1]) if h[1] <= a else 2 * (h[0] - b) + 1)
             owned.append((a, b, c, heads.index(nearest)))
-        return self._relate(words, heads, owned)
+        names = {c: self._ask(c) if c in CLASS_WORDS else c for c in {o[2] for o in owned}}
+        item = rng.choice(_ITEMS)
+        return self._relate(
+            words,
+            [(a, b, item) for a, b, _ in heads],
+            [(a, b, names[c], (h,)) for a, b, c, h in owned],
+            self._ask(rng.choice(_OWNED)),
+        )
 
     def _shorthand(self) -> Exercise:
         rng = self._rng
         line = make_shorthand(rng, self._known)
-        heads: list[Span] = [(a, b, "name") for a, b in line.names]
-        owned = [(a, b, "quantity", h) for a, b, h in line.quantities]
-        if rng.random() < 0.5:
-            return self._relate(line.words, heads, owned)
-        if None not in line.kinds and rng.random() < 0.7:
-            asked = {name: self._ask(name) for name in (*_HEADS, "quantity")}
+        told = None not in line.kinds
+        if rng.random() < 0.55:
+            return self._remarks(line) if told else self._quantities(line)
+        if told:
+            asked = {name: self._ask(name) for name in _HEADS}
+            if rng.random() < _ARBITRARY:
+                asked = self._arbitrary_names(_HEADS)
             names = [(a, b, k) for (a, b), k in zip(line.names, line.kinds, strict=True) if k]
         else:
-            asked = {"thing": rng.choice(CLASS_WORDS["chunk"]), "quantity": self._ask("quantity")}
+            asked = {"thing": rng.choice(CLASS_WORDS["chunk"])}
             names = [(a, b, "thing") for a, b in line.names]
         request = list(asked.values())
         rng.shuffle(request)
-        spans = [*names, *((a, b, "quantity") for a, b, _ in line.quantities)]
-        tags = tuple(Tag(a, b, asked[c]) for a, b, c in sorted(spans))
+        tags = tuple(Tag(a, b, asked[c]) for a, b, c in names)
         return Exercise(tuple(request), tuple(request), line.words, (), tags)
+
+    def _quantities(self, line: Shorthand) -> Exercise:
+        item, name = self._rng.choice(_ITEMS), self._ask("quantity")
+        owned = [(a, b, name, owners) for a, b, _, owners in line.remarks]
+        return self._relate(
+            line.words, [(a, b, item) for a, b in line.names], owned, self._ask("time")
+        )
+
+    def _remarks(self, line: Shorthand) -> Exercise:
+        """What is said about each name, of all kinds or of some."""
+        rng = self._rng
+        item = {kind: rng.choice(_ITEMS) for kind in _HEADS}
+        if rng.random() < 0.5:
+            item = {kind: self._ask(kind) for kind in _HEADS}
+        heads = [(a, b, item[k or ""]) for (a, b), k in zip(line.names, line.kinds, strict=True)]
+        names = {kind: rng.choice(words) for kind, words in REMARK_WORDS.items()}
+        if rng.random() < 0.6:
+            names = {kind: words[0] for kind, words in REMARK_WORDS.items()}
+        else:
+            names = {kind: names[kind] for kind in rng.sample(sorted(names), rng.randint(3, 10))}
+        owned = [(a, b, names[k], owners) for a, b, k, owners in line.remarks if k in names]
+        return self._relate(line.words, heads, owned, " ".join(names.values()))

@@ -1,9 +1,10 @@
-"""Generated shorthand: names with numbers and units, and who owns which number.
+"""Generated shorthand: names, what is said about them, and about which.
 
-The open text has few doses, ranges and list lines. This makes lines of that shape from invented
-words (syllables at random) and from names of known kinds, so that the backbone can copy unseen
-words, can tie a quantity to the name it stands with, and can tell from a dose or a value what kind
-of thing a name is that it has never seen. No line is a clinical statement.
+The open text has few doses, ranges and list lines, and hardly a remark on one patient. This makes
+lines of that shape from invented words (syllables at random) and from names of known kinds, so
+that the backbone can copy unseen words, can tie a remark to the name that it belongs to, and can
+tell from a dose or a value what kind of thing a name is that it has never seen. No line is a
+clinical statement.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from .remarks import ASIDES, FORMS, REMARKS, SAME_AS, fill
 
 _ONSETS = "b c d f g k l m n p r s t v z br cl dr gl pr st tr th ch sp".split()
 _NUCLEI = "a e i o u ia eo ae io".split()
@@ -23,32 +26,25 @@ ABBREVIATIONS = [
     *"po iv im sc pr bid tid qid qd prn qhs hx pt pts yo dx tx rx sx fx".split(),
     *("q 6 h", "q 8 h", "q 12 h", "h / o", "s / p", "w / o", "w /", "c / o", "y / o", "r / o"),
 ]
-_DOSE_UNITS = "mg mcg g ml units meq puffs tablets mg mg mcg".split()
-_VALUE_UNITS = [*"% mm cm bpm iu k".split(), "mmol / l", "mg / dl", "g / dl", "mm hg", "u / l"]
-_GIVEN = ["", "", "on", "start", "started on", "continue", "given", "takes", "taking", "home"]
-_HOW = ["", "", "po", "iv", "daily", "bid", "tid", "q 6 h", "q 8 h", "prn", "qhs", "twice a day"]
-_MEASURED = ["", "", "", "was", "is", "of", ":", "up to", "down to"]
-_HAS = [
-    *("no", "denies", "h / o", "c / o", "r / o", "with", "?", "w / o", "without", "presents with"),
-    *("mild", "severe", "worsening", "history of", "possible", "likely", "complains of", "acute"),
-]
-_DONE = [
-    *("s / p", "underwent", "after", "needs", "plan for", "status post", "scheduled for"),
-    *("tolerated", "no", "declined", "had", "for", "will need"),
-]
 _SEPARATORS = [",", ";", ".", "\n", "and", "\n -", "with", ":", "\n 1 ."]
 
 
 @dataclass(frozen=True)
 class Shorthand:
-    """A generated line as words, its names, and each quantity with the name that owns it."""
+    """A generated line as words, its names, and what is said about them.
+
+    Attributes:
+        words: the line.
+        names: (first word, one past last).
+        kinds: of each name: a class of ``weak_labels.CLASS_WORDS``, None if the line does not tell.
+        remarks: (first word, one past last, kind, places in ``names`` of those it belongs to);
+            a kind of ``remarks.REMARKS``, or "quantity" where names have no kind.
+    """
 
     words: tuple[str, ...]
     names: tuple[tuple[int, int], ...]
-    quantities: tuple[tuple[int, int, int], ...]
-    """(first word, one past last, index into ``names``)"""
     kinds: tuple[str | None, ...]
-    """of each name: a class of ``weak_labels.CLASS_WORDS``, None if the line does not tell"""
+    remarks: tuple[tuple[int, int, str, tuple[int, ...]], ...]
 
 
 def invented_word(rng: random.Random) -> str:
@@ -71,22 +67,22 @@ def _number(rng: random.Random) -> list[str]:
 #: Class of ``weak_labels.CLASS_WORDS`` -> names of that class, as words.
 KnownNames = Mapping[str, Sequence[tuple[str, ...]]]
 SHORTHAND_CLASSES = ("medicine", "exam", "disorder", "operation")
+_TELLING = 0.8  # of the lines
 _KNOWN = 0.6  # of the names in a telling line; the rest is invented
 
 
 def make_shorthand(rng: random.Random, known: KnownNames) -> Shorthand:
-    """One generated line of one to five names, each with none to two quantities."""
+    """One generated line of one name or more; what is said tells their kinds in most lines."""
     line = _Line(rng, known)
-    telling = rng.random() < 0.5
-    for _ in range(rng.randint(1, 5)):
+    telling = rng.random() < _TELLING
+    for _ in range(rng.randint(1, 4)):
         if telling:
-            rng.choice((line.medicine, line.exam, line.disorder, line.operation))()
+            line.say(rng.choice(ASIDES) if rng.random() < 0.35 else "")
+            line.tell(rng.choice(SHORTHAND_CLASSES))
         else:
             line.plain()
         line.say(rng.choice(_SEPARATORS))
-    return Shorthand(
-        tuple(line.words), tuple(line.names), tuple(line.quantities), tuple(line.kinds)
-    )
+    return Shorthand(tuple(line.words), tuple(line.names), tuple(line.kinds), tuple(line.remarks))
 
 
 class _Line:
@@ -96,11 +92,13 @@ class _Line:
         self._rng, self._known = rng, known
         self.words: list[str] = []
         self.names: list[tuple[int, int]] = []
-        self.quantities: list[tuple[int, int, int]] = []
         self.kinds: list[str | None] = []
+        self.remarks: list[tuple[int, int, str, tuple[int, ...]]] = []
 
-    def say(self, words: str) -> None:
-        self.words += [word for word in words.split(" ") if word]
+    def say(self, phrase: str) -> tuple[int, int]:
+        start = len(self.words)
+        self.words += fill(phrase, self._rng)
+        return start, len(self.words)
 
     def _name(self, kind: str | None) -> None:
         start = len(self.words)
@@ -112,46 +110,34 @@ class _Line:
         self.names.append((start, len(self.words)))
         self.kinds.append(kind)
 
+    def tell(self, kind: str) -> None:
+        """One of the forms of a class, with all that it says."""
+        rng, first = self._rng, len(self.names)
+        said: list[tuple[int, int, str, str]] = []
+        for item in rng.choice(FORMS[kind]).split():
+            if item.startswith("?") and item != "?":
+                if rng.random() < 0.5:
+                    continue
+                item = item[1:]
+            if item in ("@1", "@2"):
+                self._name(kind)
+            elif item.startswith("~"):
+                remark, heads = item[1:].split(":")
+                start, end = self.say(rng.choice(REMARKS[remark]))
+                said.append((start, end, SAME_AS.get(remark, remark), heads))
+            else:
+                self.say(rng.choice(item.split("|")).replace("_", ""))
+        names = len(self.names) - first
+        for start, end, remark, heads in said:
+            owners = tuple(first + int(head) - 1 for head in heads if int(head) <= names)
+            self.remarks.append((start, end, remark, owners))
+
     def _quantity(self, owner: int, units: Sequence[str]) -> None:
         start = len(self.words)
         self.words += _number(self._rng)
         if self._rng.random() < 0.8:
             self.say(self._rng.choice(units))
-        self.quantities.append((start, len(self.words), owner))
-
-    def medicine(self) -> None:
-        self.say(self._rng.choice(_GIVEN))
-        self._name("medicine")
-        for _ in range(self._rng.choice((1, 1, 1, 2))):
-            self._quantity(len(self.names) - 1, _DOSE_UNITS)
-        self.say(self._rng.choice(_HOW))
-
-    def exam(self) -> None:
-        self._name("exam")
-        self.say(self._rng.choice(_MEASURED))
-        self._quantity(len(self.names) - 1, _VALUE_UNITS)
-        if self._rng.random() < 0.25:
-            self.say("(")
-            self._quantity(len(self.names) - 1, _VALUE_UNITS)
-            self.say(")")
-
-    def disorder(self) -> None:
-        self.say(self._rng.choice(_HAS))
-        self._name("disorder")
-        if self._rng.random() < 0.3:
-            self.say(self._rng.choice(("x", "for", "for the past")))
-            start = len(self.words)
-            self.say(f"{self._rng.randint(2, 12)} {self._rng.choice(('days', 'weeks', 'months'))}")
-            self.quantities.append((start, len(self.words), len(self.names) - 1))
-
-    def operation(self) -> None:
-        self.say(self._rng.choice(_DONE))
-        self._name("operation")
-        if self._rng.random() < 0.3:
-            start = len(self.words)
-            self.say(f"{self._rng.randint(2, 12)} {self._rng.choice(('days', 'weeks', 'years'))}")
-            self.quantities.append((start, len(self.words), len(self.names) - 1))
-            self.say("ago")
+        self.remarks.append((start, len(self.words), "quantity", (owner,)))
 
     def plain(self) -> None:
         rng = self._rng

@@ -27,13 +27,14 @@ class Plan:
     """
 
     hidden: int = 160
-    layers: int = 5
+    layers: int = 4
     heads: int = 5
-    inner: int = 432
-    steps: int = 4000
+    inner: int = 320
+    steps: int = 3000
     tokens: int = 1600
     matrix_rate: float = 0.0015
     other_rate: float = 3e-4
+    embedding_rate: float = 1e-4
     later_rate: float = 2.5
     copies_kept: float = 0.3
     text_kept: float = 0.08
@@ -63,14 +64,12 @@ class Encoder:
         return [token for word in words for token in self._ids(word)]
 
     def _tagged(self, words: Sequence[str], tags: Sequence[Tag], attribute: str) -> list[int]:
-        opening = {tag.start: tag for tag in tags}
-        closing = {tag.end for tag in tags}
         ids: list[int] = []
         for at, word in enumerate((*words, None)):
-            if at in closing:
-                ids += self._ids("</span>")
-            tag = opening.get(at)
-            if tag is not None:
+            ids += self._ids("</span>") * sum(tag.end == at for tag in tags)
+            for tag in tags:
+                if tag.start != at:
+                    continue
                 ids += self._ids('<span class="') + self._ids(tag.word)
                 if tag.head is not None:
                     ids += self._ids(attribute) + self._ids(str(tag.head))
@@ -82,21 +81,17 @@ class Encoder:
     def encode_tags(self, exercise: Exercise) -> tuple[list[int], int, list[int]]:
         """Token ids, where the answer starts, and the places of its tags' tokens."""
         ids, _, answer = self.encode(exercise)
-        lengths = {tag.start: 0 for tag in exercise.marked}
-        for tag in exercise.marked:
-            opening = [self._ids('<span class="'), self._ids(tag.word), self._ids('">')]
-            if tag.head is not None:
-                opening += [self._ids('" head="'), self._ids(str(tag.head))]
-            lengths[tag.start] = sum(len(part) for part in opening)
-        ends = {tag.end for tag in exercise.marked}
         places: list[int] = []
         at = answer
         for index in range(len(exercise.words) + 1):
-            if index in ends:
-                places.append(at)
-                at += 1
-            places += range(at, at + lengths.get(index, 0))
-            at += lengths.get(index, 0)
+            size = sum(tag.end == index for tag in exercise.marked)
+            for tag in exercise.marked:
+                if tag.start == index:
+                    size += len(self._ids('<span class="') + self._ids(tag.word) + self._ids('">'))
+                if tag.start == index and tag.head is not None:
+                    size += len(self._ids('" head="') + self._ids(str(tag.head)))
+            places += range(at, at + size)
+            at += size
             if index < len(exercise.words):
                 at += len(self._ids(exercise.words[index]))
         if at != len(ids) - 1:
@@ -175,6 +170,39 @@ def _rate_scale(step: int, progress: float, plan: Plan) -> float:
     return warm * (1 + ramp * (plan.later_rate - 1)) * min(1.0, max(0.02, (1 - progress) / 0.4))
 
 
+class Optimiser:
+    """Muon for matrices, AdamW for norms and, at a rate of their own, for embeddings.
+
+    Embeddings start with a meaning (``priming``), which the rate that norms want would wear off.
+    """
+
+    def __init__(
+        self, model: LlamaForCausalLM, *, matrices: float, others: float, embeddings: float
+    ) -> None:
+        of_matrices, of_norms, of_embeddings = [], [], []
+        for name, parameter in model.named_parameters():
+            group = of_norms if parameter.ndim != 2 else of_matrices
+            (of_embeddings if "embed" in name else group).append(parameter)
+        self._model = model
+        self._muon = torch.optim.Muon(of_matrices, lr=matrices, weight_decay=0.01, momentum=0.95)
+        self._adamw = torch.optim.AdamW(
+            [{"params": of_norms, "lr": others}, {"params": of_embeddings, "lr": embeddings}],
+            betas=(0.9, 0.95),
+            weight_decay=0.0,
+        )
+        self._groups = [*self._muon.param_groups, *self._adamw.param_groups]
+        self._rates = [group["lr"] for group in self._groups]
+
+    def step(self, scale: float) -> None:
+        """One step at ``scale`` times the rates, by the gradients there, which are then dropped."""
+        for group, rate in zip(self._groups, self._rates, strict=True):
+            group["lr"] = rate * scale
+        torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+        self._muon.step()  # type: ignore[no-untyped-call]
+        self._adamw.step()
+        self._model.zero_grad(set_to_none=True)
+
+
 def _kept(count: int, share: float, chance: torch.Generator) -> torch.Tensor:
     """Weights 1/share for a random share of ``count`` positions, 0 for the rest: an unbiased loss.
 
@@ -194,10 +222,9 @@ def train(
     """Train in place for ``plan.steps`` steps; returns the number of tokens seen."""
     rng = random.Random(plan.seed + 1)
     encoder = Encoder(tokenizer, rng)
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
-    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
-    muon = torch.optim.Muon(matrices, lr=plan.matrix_rate, weight_decay=0.01, momentum=0.95)
-    adamw = torch.optim.AdamW(others, lr=plan.other_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    optimiser = Optimiser(
+        model, matrices=plan.matrix_rate, others=plan.other_rate, embeddings=plan.embedding_rate
+    )
     pad, eos = tokenizer.pad_token_id, tokenizer.eos_token_id
     pool: list[_Coded] = []
     seen, started = 0, time.monotonic()
@@ -210,10 +237,6 @@ def train(
     model.train()
     for step in range(plan.steps):
         progress = step / plan.steps
-        scale = _rate_scale(step, progress, plan)
-        for optimiser, rate in ((muon, plan.matrix_rate), (adamw, plan.other_rate)):
-            for settings in optimiser.param_groups:
-                settings["lr"] = rate * scale
         batch = _batch(maker, encoder, plan, progress, pool)
         width = max(len(b[0]) for b in batch)
         ids = torch.full((len(batch), width), pad)
@@ -235,10 +258,7 @@ def train(
         losses = functional.cross_entropy(logits, targets, reduction="none")
         loss = (losses * scale_of).sum() / scale_of.sum()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        muon.step()  # type: ignore[no-untyped-call]
-        adamw.step()
-        model.zero_grad(set_to_none=True)
+        optimiser.step(_rate_scale(step, progress, plan))
         seen += sum(len(b[0]) for b in batch)
         copies = ~torch.isin(targets, structure) & (scale_of > 1 / plan.copies_kept - 0.1)
         for name, group in (("copies", copies), ("tags", targets == opening)):

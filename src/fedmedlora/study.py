@@ -8,6 +8,7 @@ it stopped when it is started again on the same folder.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from fedmedlora.progress import OnEvent
 from fedmedlora.run_folder import RunFolder
 from fedmedlora.schema import Document, Scheme
 from fedmedlora.study_data import CohortData, StudyData, load_data
-from fedmedlora.study_methods import SINGLE, MethodRunner, task_settings
+from fedmedlora.study_methods import SINGLE, MethodRunner, first_rounds_of, task_settings
 from fedmedlora.study_processes import run_side_by_side
 from fedmedlora.study_tables import run_tables
 from fedmedlora.tasks.build import build_examples
@@ -84,6 +85,7 @@ def run_study(study: Study, out: Path, *, on_event: OnEvent | None = None) -> No
             runner = MethodRunner(study, data, out, tell)
             for label in left:
                 run_method(runner, label, data=data, folder=folder, on_event=tell)
+        shutil.rmtree(first_rounds_of(out), ignore_errors=True)
         _collect_rounds(folder, labels)
         rescore(out, data=data)
 

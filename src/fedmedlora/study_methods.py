@@ -16,6 +16,7 @@ from typing import Any
 from fedmedlora.config import Study
 from fedmedlora.errors import ConfigError
 from fedmedlora.evaluation.open_bias import choose_open_biases
+from fedmedlora.federation.first_rounds import FirstRounds
 from fedmedlora.federation.plan import FederationPlan, RoundRecord, Workers
 from fedmedlora.federation.run import run_federation
 from fedmedlora.federation.site import AdapterSite, Workbench, set_up_workbench
@@ -210,6 +211,7 @@ class MethodRunner:
             settings=settings,
             seed=self.study.seed,
             on_step=step,
+            first_rounds=FirstRounds(first_rounds_of(self._folder)),
         )
 
     def _server_losses(self, adapters: Sequence[Adapter]) -> list[float]:
@@ -285,6 +287,11 @@ class MethodRunner:
         if backbone.precision == "fp32" and small:
             return copy.deepcopy(self.bench.model).merge_and_unload().eval()
         return self.bench.model.eval()
+
+
+def first_rounds_of(folder: Path) -> Path:
+    """Where the methods of a run folder share the first rounds of their sites."""
+    return folder / "federation" / ".first-rounds"
 
 
 def site_worker(study: Study, folder: Path, label: str, name: str) -> AdapterSite:

@@ -24,8 +24,9 @@ from fedmedlora.config import Study
 from fedmedlora.errors import RunError
 from fedmedlora.progress import OnEvent
 
-#: Methods that take longest begin first, so that no process is left with a long one at the end.
-_LONGEST_FIRST = ("fed-medlora+", "fed-medlora", "centralised", "single-site", "zero-shot")
+#: Methods that take longest begin first, so that no process is left with a long one at the end;
+#: centralised training shares no first round, so it stands between those that do.
+_LONGEST_FIRST = ("fed-medlora+", "centralised", "fed-medlora", "single-site", "zero-shot")
 _POLL_S = 0.2
 
 _worker: dict[str, Any] = {}

@@ -1,5 +1,6 @@
 """What the embedded backbone is made from: labels, exercises and vectors, on a text made here."""
 
+import itertools
 import random
 import sys
 from pathlib import Path
@@ -11,10 +12,11 @@ import torch
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from backbone.exercises import FORBIDDEN_WORDS, ExerciseMaker  # noqa: E402
+from backbone.exercises import TYPE_NAMES, ExerciseMaker  # noqa: E402
 from backbone.heads import class_of_head  # noqa: E402
 from backbone.held_out import HeldOutTerms  # noqa: E402
 from backbone.priming import content_of, prime_copying, prime_meaning  # noqa: E402
+from backbone.remarks import ASIDES, REMARK_WORDS, REMARKS, fill  # noqa: E402
 from backbone.shorthand import SHORTHAND_CLASSES, make_shorthand  # noqa: E402
 from backbone.text import Name, words_of  # noqa: E402
 from backbone.tokenizer import train_tokenizer  # noqa: E402
@@ -82,10 +84,18 @@ def test_a_held_out_name_is_never_labelled_and_never_asked_for(exercises):
     assert [e for e in exercises if literal(e) and HELD_OUT in e.words], "it is copied"
 
 
-def test_no_request_uses_a_type_name_of_the_scheme(exercises):
+def test_the_main_types_names_mean_no_class_in_particular(exercises):
+    """Asked for by the names of the scheme, a known medicine is now this type and now that."""
+    told = {
+        tag.word
+        for exercise in exercises
+        for tag in exercise.marked
+        if exercise.words[tag.start] == "lisinopril" and tag.word in TYPE_NAMES
+    }
+    assert told == set(TYPE_NAMES)
     for exercise in exercises:
-        named = exercise.asked if literal(exercise) else exercise.request
-        assert FORBIDDEN_WORDS.isdisjoint(named), exercise
+        if not literal(exercise) and set(TYPE_NAMES) & set(exercise.request):
+            assert len(exercise.asked) <= len(TYPE_NAMES)
 
 
 def test_every_tag_of_an_exercise_was_asked_for_and_stands_on_words(exercises):
@@ -128,7 +138,7 @@ def test_shorthand_says_what_kind_a_name_is_by_what_stands_with_it():
     known = {name: [(f"known{name}",)] for name in SHORTHAND_CLASSES}
     lines = [make_shorthand(rng, known) for _ in range(400)]
     held_out = HeldOutTerms()
-    kinds = set()
+    kinds, said = set(), set()
     for line in lines:
         assert not held_out.found_in(line.words)
         for (start, end), kind in zip(line.names, line.kinds, strict=True):
@@ -136,8 +146,31 @@ def test_shorthand_says_what_kind_a_name_is_by_what_stands_with_it():
             kinds.add(kind)
             if kind and line.words[start].startswith("known"):
                 assert line.words[start] == f"known{kind}"
-        assert all(owner < len(line.names) for _, _, owner in line.quantities)
+        for start, end, kind, owners in line.remarks:
+            assert start < end
+            said |= {(kind, line.kinds[owner]) for owner in owners}
+            assert owners
     assert kinds == {None, *SHORTHAND_CLASSES}
+    assert {kind for kind, _ in said} == {"quantity", *REMARK_WORDS}
+    assert ("route", "medicine") in said
+    assert not {("route", "exam"), ("severity", "medicine"), ("value", "disorder")} & said
+
+
+def test_no_phrase_of_a_remark_has_a_held_out_term():
+    rng, held_out = random.Random(1), HeldOutTerms()
+    for phrase in (p for phrases in (*REMARKS.values(), ASIDES) for p in phrases):
+        assert not held_out.found_in(fill(phrase, rng)), phrase
+
+
+def test_a_remark_on_two_names_is_marked_once_for_each(exercises):
+    twice = [
+        (outer, inner)
+        for exercise in exercises
+        for outer, inner in itertools.pairwise(exercise.marked)
+        if (outer.start, outer.end) == (inner.start, inner.end)
+    ]
+    assert twice
+    assert all(a.word == b.word and a.head < b.head for a, b in twice)
 
 
 def test_ids_in_like_company_get_near_vectors():

@@ -7,9 +7,14 @@ import pytest
 
 from fedmedlora.config import load_study
 from fedmedlora.errors import DataError, RunError
+from fedmedlora.federation.first_rounds import FirstRounds, key_of
+from fedmedlora.federation.plan import SiteUpdate
 from fedmedlora.model.adapter_files import read_adapter
 from fedmedlora.model.backbone import embedded_folder
+from fedmedlora.model.encoding import Row
+from fedmedlora.model.training import TrainingSettings
 from fedmedlora.study import method_labels, rescore, run_study, study_tables
+from fedmedlora.study_methods import first_rounds_of
 
 TEXT = """
 name: toy
@@ -60,6 +65,48 @@ def test_a_round_says_what_every_site_did_and_what_travelled(run):
             assert site["validation_loss"] > 0
             assert site["bytes_up"] > 200_000  # the adapter in bf16
             assert site["counts"]["steps"] == 2
+
+
+def test_methods_that_begin_alike_share_a_first_round_and_lose_nothing_by_it(run, tmp_path):
+    def recalled(folder):
+        return {
+            (record["method"], record["round"])
+            for record in map(json.loads, (folder / "rounds.jsonl").read_text().splitlines())
+            if all(site["counts"].get("recalled") for site in record["sites"].values())
+        }
+
+    # The single sites came first: both federated methods took up their rounds.
+    assert recalled(run) == {("fed-medlora", 1), ("fed-medlora+", 1)}
+    assert not first_rounds_of(run).exists()
+    run_study(study_of(tmp_path, "methods=[fed-medlora]"), tmp_path / "run")
+    assert recalled(tmp_path / "run") == set()
+    ours, theirs = (read_adapter(f / "adapters/fed-medlora") for f in (run, tmp_path / "run"))
+    assert ours.sha256 == theirs.sha256
+
+
+def test_a_first_round_that_is_damaged_or_another_is_not_recalled(run, tmp_path):
+    adapter = read_adapter(run / "adapters/fed-medlora")
+    rows = [Row("a", (1, 2, 3), 1, (), ())]
+    settings = TrainingSettings()
+    key = key_of(adapter, rows, settings=settings, seed=1)
+    others = [
+        key_of(read_adapter(run / "adapters/centralised"), rows, settings=settings, seed=1),
+        key_of(adapter, [Row("a", (1, 2, 4), 1, (), ())], settings=settings, seed=1),
+        key_of(adapter, rows, settings=TrainingSettings(batch=5), seed=1),
+        key_of(adapter, rows, settings=settings, seed=2),
+    ]
+    assert len({key, *others}) == 5
+    kept = FirstRounds(tmp_path / "kept")
+    assert kept.recall(key, adapter) is None
+    update = SiteUpdate(adapter, 1, 2, 0.5, None, 3.0, {"steps": 4})
+    kept.keep(key, update)
+    found = kept.recall(key, adapter)
+    assert found.adapter.sha256 == adapter.sha256
+    assert (found.examples, found.tokens, found.loss_first, found.loss_last) == (1, 2, 0.5, None)
+    assert (found.seconds, found.counts) == (3.0, {"steps": 4, "recalled": 1})
+    for file in (tmp_path / "kept" / key / "adapter").glob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:-4])
+    assert kept.recall(key, adapter) is None
 
 
 def test_scores_can_be_made_again_without_a_model(run, monkeypatch):

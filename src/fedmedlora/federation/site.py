@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fedmedlora.federation.first_rounds import FirstRounds, key_of
 from fedmedlora.federation.plan import SiteLosses, SiteUpdate
 from fedmedlora.model.adapter import Adapter, Manifest
 from fedmedlora.model.backbone import Backbone
@@ -88,6 +89,7 @@ class AdapterSite:
         settings: of one round.
         seed: the study's; the site's and round's are derived.
         on_step: told after every step.
+        first_rounds: where methods that begin alike share their first round.
     """
 
     def __init__(
@@ -100,13 +102,26 @@ class AdapterSite:
         settings: TrainingSettings,
         seed: int,
         on_step: OnSiteStep | None = None,
+        first_rounds: FirstRounds | None = None,
     ) -> None:
         self.name = name
         self._bench, self._train, self._validation = bench, train, validation
         self._settings, self._seed, self._on_step = settings, seed, on_step
+        self._first_rounds = first_rounds
 
     def train(self, adapter: Adapter, *, round: int) -> SiteUpdate:
         """Train a copy of ``adapter`` for one round."""
+        seed = derive_seed(self._seed, "training", self.name, round)
+        if self._first_rounds is None or round > 1:
+            return self._train_anew(adapter, round, seed)
+        key = key_of(adapter, self._train, settings=self._settings, seed=seed)
+        update = self._first_rounds.recall(key, adapter)
+        if update is None:
+            update = self._train_anew(adapter, round, seed)
+            self._first_rounds.keep(key, update)
+        return update
+
+    def _train_anew(self, adapter: Adapter, round: int, seed: int) -> SiteUpdate:
         load_adapter(self._bench.model, adapter)
 
         def step(number: int, steps: int, loss: float | None) -> None:
@@ -118,7 +133,7 @@ class AdapterSite:
             self._train,
             tokenizer=self._bench.backbone.tokenizer,
             settings=self._settings,
-            seed=derive_seed(self._seed, "training", self.name, round),
+            seed=seed,
             on_step=step,
         )
         return SiteUpdate(
