@@ -24,13 +24,13 @@ from .training import Encoder, Optimiser
 class DecisionPlan:
     """The second stage; ``tokens`` is the batch size in tokens."""
 
-    decision_steps: int = 2400
+    decision_steps: int = 5500
     decision_tokens: int = 1800
     decision_matrix_rate: float = 0.003
     decision_other_rate: float = 4e-4
-    decision_embedding_rate: float = 1e-4
+    decision_embedding_rate: float = 5e-5
     decision_seed: int = 29
-    decision_mix: tuple[float, float, float, float, float] = (0.38, 0.10, 0.02, 0.10, 0.40)
+    decision_mix: tuple[float, float, float, float, float] = (0.40, 0.08, 0.02, 0.10, 0.40)
 
 
 def _row(encoder: Encoder, maker: ExerciseMaker) -> Row:

@@ -313,6 +313,8 @@ class ExerciseMaker:
         item = {kind: rng.choice(_ITEMS) for kind in _HEADS}
         if rng.random() < 0.5:
             item = {kind: self._ask(kind) for kind in _HEADS}
+        elif rng.random() < 0.5:
+            item = self._arbitrary_names(_HEADS)
         heads = [(a, b, item[k or ""]) for (a, b), k in zip(line.names, line.kinds, strict=True)]
         names = {kind: rng.choice(words) for kind, words in REMARK_WORDS.items()}
         if rng.random() < 0.6:

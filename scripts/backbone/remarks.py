@@ -38,6 +38,11 @@ def _decimal(rng: random.Random) -> str:
     return rng.choice((f"{rng.randint(0, 40)} . {rng.randint(0, 9)}", str(rng.randint(2, 400))))
 
 
+_FORMS = [
+    *"tablet tab tablets capsule caplet pill lozenge suspension syrup solution elixir gel".split(),
+    *"cream ointment lotion patch drops spray inhaler nebulizer suppository ampule syringe".split(),
+    *("vial", "chewable tablet", "extended release capsule", "oral solution", "eye drops", "cap"),
+]
 _DRAWN: dict[str, Callable[[random.Random], str]] = {
     "few": lambda rng: rng.choice([*map(str, range(1, 13)), "two", "three", "four", "several"]),
     "many": lambda rng: str(rng.choice((5, 10, 20, 25, 40, 50, 75, 80, 100, 125, 200, 250, 500))),
@@ -50,11 +55,6 @@ _DRAWN: dict[str, Callable[[random.Random], str]] = {
     "form": lambda rng: rng.choice(_FORMS),
 }
 
-_FORMS = [
-    *"tablet tab tablets capsule caplet pill lozenge suspension syrup solution elixir gel".split(),
-    *"cream ointment lotion patch drops spray inhaler nebulizer suppository ampule syringe".split(),
-    *("vial", "chewable tablet", "extended release capsule", "oral solution", "eye drops", "cap"),
-]
 #: Kind of remark -> phrases.
 REMARKS: dict[str, tuple[str, ...]] = {
     "strength": ("<many> <dose>", "<many> <dose>", "<number> <dose>", "<many> mg"),
@@ -288,7 +288,17 @@ FORMS: dict[str, tuple[str, ...]] = {
         "@1 helped|planned|recommended|successful",
     ),
 }
+#: Class of a name -> last words that tell it.
+LAST_WORDS: dict[str, tuple[str, ...]] = {
+    "medicine": ("acid", "sodium", "hydrochloride", "xr", "vaccine", "extract", "sulfate"),
+    "exam": ("scan", "level", "test", "culture", "exam", "study", "panel", "count", "biopsy"),
+    "disorder": ("disease", "syndrome", "pain", "disorder", "failure", "infection", "swelling"),
+    "operation": ("surgery", "repair", "therapy", "removal", "placement", "transplant", "tube"),
+}
+#: What is said about no name; "@" is one that only says which place, group or paper is meant.
 ASIDES = (
+    *("@ clinic <date>", "@ team following", "on the @ ward", "per @ protocol", "@ handout given"),
+    *("in the @ trial", "@ nurse called", "went to a @ group", "@ unit full", "@ service aware"),
     *("<few> yo man", "<many> y / o woman", "seen on <date>", "room <many>", "day <few>", "plan :"),
     *("labs :", "meds :", "a / p :", "impression :", "history :", "exam :", "#", "-", "<few> ."),
     *("follow up in <few> weeks", "will call <date>", "family present", "diet as tolerated", ""),

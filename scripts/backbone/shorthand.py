@@ -12,8 +12,10 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
-from .remarks import ASIDES, FORMS, REMARKS, SAME_AS, fill
+from .held_out import HeldOutTerms
+from .remarks import ASIDES, FORMS, LAST_WORDS, REMARKS, SAME_AS, fill
 
 _ONSETS = "b c d f g k l m n p r s t v z br cl dr gl pr st tr th ch sp".split()
 _NUCLEI = "a e i o u ia eo ae io".split()
@@ -55,6 +57,23 @@ def invented_word(rng: random.Random) -> str:
     )
 
 
+@cache
+def _held_out_words() -> frozenset[str]:
+    return frozenset(word for term in HeldOutTerms().terms for word in term)
+
+
+def invented_abbreviation(rng: random.Random) -> list[str]:
+    """A few letters, now and then with a digit, as notes write exams and diagnoses.
+
+    No word of a held-out term: there are few enough abbreviations to hit one by chance.
+    """
+    letters = ""
+    while not letters or letters in _held_out_words():
+        size = rng.choice((2, 3, 3, 4))
+        letters = "".join(rng.choice("abcdefghiklmnoprstuvwx") for _ in range(size))
+    return [letters, str(rng.randint(1, 12))] if rng.random() < 0.2 else [letters]
+
+
 def _number(rng: random.Random) -> list[str]:
     shape = rng.random()
     if shape < 0.5:
@@ -77,7 +96,8 @@ def make_shorthand(rng: random.Random, known: KnownNames) -> Shorthand:
     telling = rng.random() < _TELLING
     for _ in range(rng.randint(1, 4)):
         if telling:
-            line.say(rng.choice(ASIDES) if rng.random() < 0.35 else "")
+            if rng.random() < 0.45:
+                line.aside()
             line.tell(rng.choice(SHORTHAND_CLASSES))
         else:
             line.plain()
@@ -100,15 +120,32 @@ class _Line:
         self.words += fill(phrase, self._rng)
         return start, len(self.words)
 
+    def _some_name(self, kind: str | None) -> None:
+        rng = self._rng
+        known = self._known.get(kind or "", ())
+        if known and rng.random() < _KNOWN:
+            self.words += rng.choice(known)
+            return
+        if rng.random() < 0.35:
+            self.words += invented_abbreviation(rng)
+        else:
+            self.words += [invented_word(rng) for _ in range(rng.randint(1, 2))]
+        if kind is not None and rng.random() < 0.3:
+            self.say(rng.choice(LAST_WORDS[kind]))
+
     def _name(self, kind: str | None) -> None:
         start = len(self.words)
-        known = self._known.get(kind or "", ())
-        if known and self._rng.random() < _KNOWN:
-            self.words += self._rng.choice(known)
-        else:
-            self.words += [invented_word(self._rng) for _ in range(self._rng.randint(1, 2))]
+        self._some_name(kind)
         self.names.append((start, len(self.words)))
         self.kinds.append(kind)
+
+    def aside(self) -> None:
+        """Something that is said about no name; a name in it names a place or a group."""
+        for item in self._rng.choice(ASIDES).split():
+            if item == "@":
+                self._some_name(self._rng.choice(SHORTHAND_CLASSES))
+            else:
+                self.say(item)
 
     def tell(self, kind: str) -> None:
         """One of the forms of a class, with all that it says."""

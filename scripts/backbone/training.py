@@ -30,11 +30,11 @@ class Plan:
     layers: int = 4
     heads: int = 5
     inner: int = 320
-    steps: int = 3000
+    steps: int = 2600
     tokens: int = 1600
     matrix_rate: float = 0.0015
     other_rate: float = 3e-4
-    embedding_rate: float = 1e-4
+    embedding_rate: float = 2e-5
     later_rate: float = 2.5
     copies_kept: float = 0.3
     text_kept: float = 0.08
@@ -179,10 +179,10 @@ class Optimiser:
     def __init__(
         self, model: LlamaForCausalLM, *, matrices: float, others: float, embeddings: float
     ) -> None:
-        of_matrices, of_norms, of_embeddings = [], [], []
-        for name, parameter in model.named_parameters():
-            group = of_norms if parameter.ndim != 2 else of_matrices
-            (of_embeddings if "embed" in name else group).append(parameter)
+        named = dict(model.named_parameters())
+        of_embeddings = [p for name, p in named.items() if "embed" in name]
+        of_norms = [p for p in named.values() if p.ndim != 2]
+        of_matrices = [p for name, p in named.items() if p.ndim == 2 and "embed" not in name]
         self._model = model
         self._muon = torch.optim.Muon(of_matrices, lr=matrices, weight_decay=0.01, momentum=0.95)
         self._adamw = torch.optim.AdamW(
