@@ -15,8 +15,8 @@ from pathlib import Path
 from fedmedlora.config import load_study
 from fedmedlora.evaluation.records import Cohort, score_cohorts
 from fedmedlora.progress import quiet_libraries
-from fedmedlora.study_data import load_data
-from fedmedlora.study_methods import MethodRunner
+from fedmedlora.study.data import load_data
+from fedmedlora.study.methods import MethodRunner
 from fedmedlora.tasks.build import build_examples
 from fedmedlora.tasks.reading import predict_documents
 

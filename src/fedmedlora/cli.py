@@ -213,7 +213,7 @@ def run(
         from fedmedlora.progress import quiet_libraries, show_progress
 
         quiet_libraries()
-        from fedmedlora.study import run_study, study_tables
+        from fedmedlora.study.run import run_study, study_tables
 
         with show_progress() as on_event:
             run_study(plan, out, on_event=on_event)
@@ -227,7 +227,7 @@ def run(
 @app.command()
 def table(out: Run) -> None:
     """Print the tables of a finished run again."""
-    from fedmedlora.study import study_tables
+    from fedmedlora.study.run import study_tables
 
     _print_tables(study_tables(out))
 
@@ -235,8 +235,8 @@ def table(out: Run) -> None:
 @app.command()
 def rescore(out: Run) -> None:
     """Score a run again from its saved answers, without a model."""
-    from fedmedlora.study import rescore as rescore_run
-    from fedmedlora.study import study_tables
+    from fedmedlora.study.run import rescore as rescore_run
+    from fedmedlora.study.run import study_tables
 
     rescore_run(out)
     _print_tables(study_tables(out))

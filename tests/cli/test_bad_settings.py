@@ -5,8 +5,8 @@ import pytest
 from fedmedlora.config import load_study
 from fedmedlora.corpus.mapping import load_mapping
 from fedmedlora.errors import ConfigError
-from fedmedlora.run_folder import RunFolder
 from fedmedlora.schema import DEFAULT_SCHEME
+from fedmedlora.study.run_folder import RunFolder
 
 GOOD = """name: toy
 methods: [zero-shot]

@@ -58,10 +58,10 @@ class FakeStudies:
 @pytest.fixture
 def studies(monkeypatch):
     fake = FakeStudies()
-    module = types.ModuleType("fedmedlora.study")
+    module = types.ModuleType("fedmedlora.study.run")
     module.run_study, module.study_tables = fake.run_study, fake.study_tables
     module.rescore = fake.rescore
-    monkeypatch.setitem(sys.modules, "fedmedlora.study", module)
+    monkeypatch.setitem(sys.modules, "fedmedlora.study.run", module)
     monkeypatch.delenv("FEDMEDLORA_DEBUG", raising=False)
     return fake
 

@@ -7,7 +7,7 @@ import pytest
 
 from fedmedlora.cli import app, run_command
 from fedmedlora.config import load_study
-from fedmedlora.study_data import load_data
+from fedmedlora.study.data import load_data
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]

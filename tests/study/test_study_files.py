@@ -8,8 +8,8 @@ from fedmedlora.config import load_study
 from fedmedlora.corpus.jsonl import write_jsonl
 from fedmedlora.errors import ConfigError, DataError
 from fedmedlora.schema import Document, Entity
-from fedmedlora.study import method_labels, run_study
-from fedmedlora.study_data import load_data
+from fedmedlora.study.data import load_data
+from fedmedlora.study.run import method_labels, run_study
 
 GOOD = """
 name: toy

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from fedmedlora import study_processes
 from fedmedlora.config import load_study
 from fedmedlora.corpus.files import write_text
 from fedmedlora.errors import RunError
 from fedmedlora.model.adapter_files import read_adapter
-from fedmedlora.run_folder import RunFolder
-from fedmedlora.study import run_study, study_tables
+from fedmedlora.study import processes
+from fedmedlora.study.run import run_study, study_tables
+from fedmedlora.study.run_folder import RunFolder
 
 TEXT = """
 name: toy
@@ -62,7 +62,7 @@ def test_a_full_disk_during_a_checkpoint_keeps_the_last_good_one(tmp_path, monke
 
 
 def test_an_adapter_appears_with_its_task_or_not_at_all(tmp_path, monkeypatch):
-    from fedmedlora import method_run
+    from fedmedlora.study import method_run
 
     def full(path, data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -140,10 +140,10 @@ def test_a_folder_that_is_no_run_is_called_so(tmp_path):
 
 def test_a_worker_process_that_dies_is_told_in_one_sentence(tmp_path, monkeypatch):
     # Called with three arguments it fails, and a process that cannot start breaks the pool.
-    monkeypatch.setattr(study_processes, "_open", os.getpid)
+    monkeypatch.setattr(processes, "_open", os.getpid)
     study = study_of(tmp_path, "runtime.processes=2")
     with pytest.raises(RunError, match="a worker process was killed"):
-        study_processes.run_side_by_side(
+        processes.run_side_by_side(
             study, tmp_path / "run", ["zero-shot", METHOD], on_event=lambda kind, facts: None
         )
 

@@ -13,8 +13,8 @@ from fedmedlora.model.adapter_files import read_adapter
 from fedmedlora.model.backbone import embedded_folder
 from fedmedlora.model.encoding import Row
 from fedmedlora.model.training import TrainingSettings
-from fedmedlora.study import method_labels, rescore, run_study, study_tables
-from fedmedlora.study_methods import first_rounds_of
+from fedmedlora.study.methods import first_rounds_of
+from fedmedlora.study.run import method_labels, rescore, run_study, study_tables
 
 TEXT = """
 name: toy
@@ -112,7 +112,7 @@ def test_a_first_round_that_is_damaged_or_another_is_not_recalled(run, tmp_path)
 def test_scores_can_be_made_again_without_a_model(run, monkeypatch):
     before = (run / "scores.json").read_bytes()
     (run / "scores.json").unlink()
-    monkeypatch.setattr("fedmedlora.study.MethodRunner", None)
+    monkeypatch.setattr("fedmedlora.study.run.MethodRunner", None)
     rescore(run)
     assert (run / "scores.json").read_bytes() == before
 
@@ -171,7 +171,7 @@ def test_a_full_disk_fails_the_run_and_not_the_input(tmp_path, monkeypatch):
     def full(path, text):
         raise DataError("cannot be written: No space left on device", path=path)
 
-    monkeypatch.setattr("fedmedlora.run_folder.write_text", full)
+    monkeypatch.setattr("fedmedlora.study.run_folder.write_text", full)
     with pytest.raises(RunError, match=r"study\.yaml: cannot be written: No space left"):
         run_study(study_of(tmp_path), tmp_path / "run")
 

@@ -28,7 +28,7 @@ from fedmedlora.model.lora import load_adapter
 from fedmedlora.model.training import TrainingSettings, mean_loss
 from fedmedlora.progress import OnEvent
 from fedmedlora.schema import Document, Scheme
-from fedmedlora.study_data import POOLED, SiteData, StudyData, load_data
+from fedmedlora.study.data import POOLED, SiteData, StudyData, load_data
 from fedmedlora.tasks.build import BuildReport, build_examples
 from fedmedlora.tasks.example import Example
 from fedmedlora.tasks.settings import TaskSettings

@@ -24,14 +24,14 @@ from fedmedlora.evaluation.dictionary import (
 )
 from fedmedlora.evaluation.records import Cohort, ScoreRecord, score_cohorts
 from fedmedlora.evaluation.tables import Table
-from fedmedlora.method_run import run_method
 from fedmedlora.progress import OnEvent
-from fedmedlora.run_folder import RunFolder
 from fedmedlora.schema import Document, Scheme
-from fedmedlora.study_data import CohortData, StudyData, load_data
-from fedmedlora.study_methods import SINGLE, MethodRunner, first_rounds_of, task_settings
-from fedmedlora.study_processes import run_side_by_side
-from fedmedlora.study_tables import run_tables
+from fedmedlora.study.data import CohortData, StudyData, load_data
+from fedmedlora.study.method_run import run_method
+from fedmedlora.study.methods import SINGLE, MethodRunner, first_rounds_of, task_settings
+from fedmedlora.study.processes import run_side_by_side
+from fedmedlora.study.run_folder import RunFolder
+from fedmedlora.study.tables import run_tables
 from fedmedlora.tasks.build import build_examples
 from fedmedlora.tasks.reading import predict_documents
 

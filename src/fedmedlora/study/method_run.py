@@ -9,9 +9,9 @@ from fedmedlora.durable import new_folder, write_bytes
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.adapter_files import save_adapter
 from fedmedlora.progress import OnEvent
-from fedmedlora.run_folder import RunFolder
-from fedmedlora.study_data import StudyData
-from fedmedlora.study_methods import SINGLE, MethodRunner
+from fedmedlora.study.data import StudyData
+from fedmedlora.study.methods import SINGLE, MethodRunner
+from fedmedlora.study.run_folder import RunFolder
 from fedmedlora.tasks.build import build_examples
 
 

@@ -121,10 +121,10 @@ def _end_with_parent() -> None:
 
 
 def _run(label: str) -> None:
-    from fedmedlora.method_run import run_method
-    from fedmedlora.run_folder import RunFolder
-    from fedmedlora.study_data import load_data
-    from fedmedlora.study_methods import MethodRunner
+    from fedmedlora.study.data import load_data
+    from fedmedlora.study.method_run import run_method
+    from fedmedlora.study.methods import MethodRunner
+    from fedmedlora.study.run_folder import RunFolder
 
     def tell(kind: str, facts: dict[str, object]) -> None:
         _worker["events"].put((kind, facts))
