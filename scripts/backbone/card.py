@@ -16,8 +16,8 @@ model for any other use, and no clinical use at all.
   of NIH and CDC web sites, {words_of_open_text:,} words, cut into {segments:,} sentences; and the
   names, synonyms and UMLS semantic types of its topics. It is text about diseases for the public:
   no notes of any patient.
-- Generated lines of invented names, and of names of the open text, with doses, values, cues and
-  units (scripts/backbone/shorthand.py).
+- Generated lines of invented names, and of names of the open text, with what notes say about names:
+  doses, values, dates, degrees, doubts and the like (scripts/backbone/shorthand.py, remarks.py).
 - Exercises over both ("mark: disease, medicine", "mark like: kidney", "mark exactly: ..."), whose
   labels come from the topics' names, from word endings, numbers and brackets, and from word
   clusters made of the same text; {tokens_seen:,} tokens of exercises in {steps} steps with the
@@ -25,9 +25,12 @@ model for any other use, and no clinical use at all.
 
 ## What it did not see
 - No annotated clinical text, and no text of the corpora or notes that the project's studies use.
-- None of the annotation scheme's definitions or prompts; none of its type names as what is to be
-  marked or as the class of a tag. (The words occur in the text, and so in quoted phrases: "mark
-  exactly: urine test". The form of a request, "mark: X Y", is that of the compact prompts.)
+- None of the annotation scheme's definitions or long prompts. (The form of a request, "mark: X Y", is
+  that of the compact prompts.)
+- Not what the main types are called: where an exercise asks for "problem", "treatment", "test" or
+  "drug", each names another kind of thing the next time. So without an adapter it finds names and
+  calls them anything. The names of modifiers mean in its exercises what they say: it marks
+  modifiers of note-like text from the start, as the zero-shot rows of the studies show.
 - Of the {held_out_terms} terms held out for the demo's test notes, the generated lines have
   {held_out_generated} (in {generated_lines:,} lines drawn). The open text, being ordinary medical
   English, contains {held_out_sentences} of them, with its lists of names {held_out_open}. No
