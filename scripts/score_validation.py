@@ -1,8 +1,9 @@
-"""Train one method of a study and score it on the sites' validation notes: for choosing settings.
+"""Train one method of a study (``zero-shot``: none) and score it on the sites' validation notes.
 
     python scripts/score_validation.py STUDY METHOD [key=value ...]
 
-Test notes are not read. Prints seconds, the last losses and strict micro F1.
+For choosing settings: test notes are not read. Prints seconds, the last losses, open biases and
+strict micro F1.
 """
 
 from __future__ import annotations
@@ -35,10 +36,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         runner = MethodRunner(study, data, Path(folder), lambda kind, facts: None)
         started = time.monotonic()
-        trained = runner.train(arguments.method)
-        seconds = time.monotonic() - started
-    last = {name: site.loss_last for name, site in trained.records[-1].sites.items()}
-    print(f"trained in {seconds:.0f} s, last losses {last}")
+        adapter, biases = None, dict.fromkeys(runner.settings.tasks, 0.0)
+        if arguments.method != "zero-shot":
+            trained = runner.train(arguments.method)
+            adapter, biases = trained.adapter, dict(trained.open_biases)
+            last = {name: site.loss_last for name, site in trained.records[-1].sites.items()}
+            print(f"trained in {time.monotonic() - started:.0f} s, last losses {last}, {biases=}")
     started, asked = time.monotonic(), 0
     cohorts: dict[str, dict[str, Cohort]] = {task: {} for task in runner.settings.tasks}
     for site in data.sites:
@@ -46,7 +49,7 @@ def main() -> None:
             site.validation, covers=site.covers, scheme=runner.scheme, settings=runner.settings
         )
         asked += len(examples)
-        answers = runner.decode(trained.adapter, examples, trained.open_biases)
+        answers = runner.decode(adapter, examples, biases)
         pairs = list(zip(examples, answers, strict=True))
         read = predict_documents(
             site.validation, pairs, scheme=runner.scheme, tasks=runner.settings.tasks

@@ -20,17 +20,19 @@ model for any other use, and no clinical use at all.
   doses, values, dates, degrees, doubts and the like (scripts/backbone/shorthand.py, remarks.py).
 - Exercises over both ("mark: disease, medicine", "mark like: kidney", "mark exactly: ..."), whose
   labels come from the topics' names, from word endings, numbers and brackets, and from word
-  clusters made of the same text; {tokens_seen:,} tokens of exercises in {steps} steps with the
-  usual loss and {decision_steps} with that of the decisions.
+  clusters made of the same text. What notes say of names is asked for by everyday words and by
+  the default scheme's names of modifiers, which mean there what they say: so the backbone marks
+  modifiers of note-like text from the start, as the studies' zero-shot rows show.
+  {tokens_seen:,} tokens of exercises in {steps} steps with the usual loss and {decision_steps} with
+  that of the decisions.
 
 ## What it did not see
 - No annotated clinical text, and no text of the corpora or notes that the project's studies use.
-- None of the annotation scheme's definitions or long prompts. (The form of a request, "mark: X Y", is
-  that of the compact prompts.)
+- None of the annotation scheme's definitions or long prompts. (The form of a request, "mark: X Y",
+  is that of the compact prompts.)
 - Not what the main types are called: where an exercise asks for "problem", "treatment", "test" or
   "drug", each names another kind of thing the next time. So without an adapter it finds names and
-  calls them anything. The names of modifiers mean in its exercises what they say: it marks
-  modifiers of note-like text from the start, as the zero-shot rows of the studies show.
+  calls them anything.
 - Of the {held_out_terms} terms held out for the demo's test notes, the generated lines have
   {held_out_generated} (in {generated_lines:,} lines drawn). The open text, being ordinary medical
   English, contains {held_out_sentences} of them, with its lists of names {held_out_open}. No

@@ -1,8 +1,9 @@
 """Labelled segments and shorthand in, pretraining exercises out: "mark up X" over real sentences.
 
 An exercise is a request (some words for what to mark), a text, and the text again with tags. The
-words of the requests are everyday ones or words of the text; the type names, definitions and
-prompts of the product's annotation scheme never occur.
+words of the requests are everyday ones, words of the text, and the scheme's names of types: those
+of modifiers mean what they say, those of main types nothing in particular (``TYPE_NAMES``). The
+scheme's definitions and long prompts never occur.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What clinical shorthand says about a name: phrases of each kind, and forms that hold them.
 
 General knowledge of how notes are written, in words of this module's own; no text of any note, and
-nothing of the annotation scheme but which kinds of remark there are. ``<x>`` stands for a number,
-a date or a unit that is drawn.
+nothing of the annotation scheme but which kinds of remark there are and what they are called.
+``<x>`` stands for a number, a date or a unit that is drawn.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ class _Line:
         rng, first = self._rng, len(self.names)
         said: list[tuple[int, int, str, str]] = []
         for item in rng.choice(FORMS[kind]).split():
-            if item.startswith("?") and item != "?":
+            if item.startswith("?"):
                 if rng.random() < 0.5:
                     continue
                 item = item[1:]
@@ -164,9 +164,8 @@ class _Line:
                 said.append((start, end, SAME_AS.get(remark, remark), heads))
             else:
                 self.say(rng.choice(item.split("|")).replace("_", ""))
-        names = len(self.names) - first
         for start, end, remark, heads in said:
-            owners = tuple(first + int(head) - 1 for head in heads if int(head) <= names)
+            owners = tuple(first + int(head) - 1 for head in heads)
             self.remarks.append((start, end, remark, owners))
 
     def _quantity(self, owner: int, units: Sequence[str]) -> None:

@@ -86,9 +86,10 @@ class Encoder:
         for index in range(len(exercise.words) + 1):
             size = sum(tag.end == index for tag in exercise.marked)
             for tag in exercise.marked:
-                if tag.start == index:
-                    size += len(self._ids('<span class="') + self._ids(tag.word) + self._ids('">'))
-                if tag.start == index and tag.head is not None:
+                if tag.start != index:
+                    continue
+                size += len(self._ids('<span class="') + self._ids(tag.word) + self._ids('">'))
+                if tag.head is not None:
                     size += len(self._ids('" head="') + self._ids(str(tag.head)))
             places += range(at, at + size)
             at += size
@@ -194,7 +195,10 @@ class Optimiser:
         self._rates = [group["lr"] for group in self._groups]
 
     def step(self, scale: float) -> None:
-        """One step at ``scale`` times the rates, by the gradients there, which are then dropped."""
+        """One step at ``scale`` times the rates, by the gradients there (clipped to norm 1).
+
+        They are dropped then.
+        """
         for group, rate in zip(self._groups, self._rates, strict=True):
             group["lr"] = rate * scale
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)

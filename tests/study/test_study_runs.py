@@ -1,18 +1,15 @@
 """A whole study on the embedded backbone, small: every station real, interrupted and resumed."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from fedmedlora.config import load_study
 from fedmedlora.errors import DataError, RunError
-from fedmedlora.federation.first_rounds import FirstRounds, key_of
-from fedmedlora.federation.plan import SiteUpdate
 from fedmedlora.model.adapter_files import read_adapter
 from fedmedlora.model.backbone import embedded_folder
-from fedmedlora.model.encoding import Row
-from fedmedlora.model.training import TrainingSettings
 from fedmedlora.study.methods import first_rounds_of
 from fedmedlora.study.run import method_labels, rescore, run_study, study_tables
 
@@ -84,31 +81,6 @@ def test_methods_that_begin_alike_share_a_first_round_and_lose_nothing_by_it(run
     assert ours.sha256 == theirs.sha256
 
 
-def test_a_first_round_that_is_damaged_or_another_is_not_recalled(run, tmp_path):
-    adapter = read_adapter(run / "adapters/fed-medlora")
-    rows = [Row("a", (1, 2, 3), 1, (), ())]
-    settings = TrainingSettings()
-    key = key_of(adapter, rows, settings=settings, seed=1)
-    others = [
-        key_of(read_adapter(run / "adapters/centralised"), rows, settings=settings, seed=1),
-        key_of(adapter, [Row("a", (1, 2, 4), 1, (), ())], settings=settings, seed=1),
-        key_of(adapter, rows, settings=TrainingSettings(batch=5), seed=1),
-        key_of(adapter, rows, settings=settings, seed=2),
-    ]
-    assert len({key, *others}) == 5
-    kept = FirstRounds(tmp_path / "kept")
-    assert kept.recall(key, adapter) is None
-    update = SiteUpdate(adapter, 1, 2, 0.5, None, 3.0, {"steps": 4})
-    kept.keep(key, update)
-    found = kept.recall(key, adapter)
-    assert found.adapter.sha256 == adapter.sha256
-    assert (found.examples, found.tokens, found.loss_first, found.loss_last) == (1, 2, 0.5, None)
-    assert (found.seconds, found.counts) == (3.0, {"steps": 4, "recalled": 1})
-    for file in (tmp_path / "kept" / key / "adapter").glob("*.safetensors"):
-        file.write_bytes(file.read_bytes()[:-4])
-    assert kept.recall(key, adapter) is None
-
-
 def test_scores_can_be_made_again_without_a_model(run, monkeypatch):
     before = (run / "scores.json").read_bytes()
     (run / "scores.json").unlink()
@@ -140,6 +112,17 @@ def test_a_finished_run_is_not_done_again_and_another_study_is_refused(run):
     assert times == {file: file.stat().st_mtime_ns for file in (run / "answers").rglob("*")}
     with pytest.raises(RunError, match="seed"):
         run_study(study_of(run.parent, "seed=99"), run)
+
+
+def test_answers_of_another_backbone_are_not_mixed_in(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    answers = tmp_path / "run" / "answers"
+    shutil.rmtree(answers / "centralised")
+    noted = json.loads((answers / "zero-shot/done.json").read_text())
+    noted["backbone"] = "0" * 64
+    (answers / "zero-shot/done.json").write_text(json.dumps(noted))
+    with pytest.raises(RunError, match=r"zero-shot has answers of a backbone"):
+        run_study(study_of(tmp_path), tmp_path / "run")
 
 
 def test_an_interrupted_run_goes_on_to_the_same_adapter_and_scores(run, tmp_path):

@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from fedmedlora.durable import new_folder, write_bytes
 from fedmedlora.errors import AdapterError, RunError
@@ -26,7 +27,9 @@ _ADAPTER = "adapter"
 
 
 def key_of(adapter: Adapter, rows: Sequence[Row], *, settings: TrainingSettings, seed: int) -> str:
-    """SHA-256 (hex) of all that a training depends on but the machine.
+    """SHA-256 (hex) of all that a training depends on but the machine, its threads and the code.
+
+    What is kept lives no longer than the run of one study.
 
     Args:
         adapter: that training starts from.
@@ -62,20 +65,29 @@ class FirstRounds:
         try:
             content = json.loads((place / _NUMBERS).read_text(encoding="utf-8"))
             trained = read_adapter(place / _ADAPTER)
-            if trained.sha256 != content.pop("sha256"):
+            numbers = content["numbers"]
+            if content["sha256"] != _seal(numbers, trained):
                 return None
-            counts = {**content.pop("counts"), "recalled": 1}
-            return SiteUpdate(Adapter(adapter.manifest, trained.tensors), **content, counts=counts)
-        except (OSError, ValueError, KeyError, TypeError, AdapterError):
+            counts = {**numbers.pop("counts"), "recalled": 1}
+            return SiteUpdate(Adapter(adapter.manifest, trained.tensors), **numbers, counts=counts)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, AdapterError):
             return None  # not there, or not whole: it is trained again
 
     def keep(self, key: str, update: SiteUpdate) -> None:
         """Keep an update; one that cannot be written is done without."""
-        content = {f.name: getattr(update, f.name) for f in fields(update) if f.name != "adapter"}
-        content |= {"counts": dict(update.counts), "sha256": update.adapter.sha256}
+        if (self._folder / key).exists():
+            return
+        numbers = {f.name: getattr(update, f.name) for f in fields(update) if f.name != "adapter"}
+        numbers["counts"] = dict(update.counts)
+        content = {"numbers": numbers, "sha256": _seal(numbers, update.adapter)}
         try:
             with new_folder(self._folder / key) as fresh:
                 save_adapter(update.adapter, fresh / _ADAPTER, base_model="")
                 write_bytes(fresh / _NUMBERS, json.dumps(content).encode())
-        except RunError:
+        except (RunError, AdapterError):
             return
+
+
+def _seal(numbers: dict[str, Any], adapter: Adapter) -> str:
+    told = json.dumps(numbers, sort_keys=True) + adapter.sha256
+    return hashlib.sha256(told.encode()).hexdigest()

@@ -133,8 +133,8 @@ class SiteLosses:
 class SiteWorker(Protocol):
     """A site, as the federation sees it.
 
-    A worker may be built anew for a call (in another process): what it returns depends on its
-    site's data and its arguments alone, never on earlier calls.
+    A worker may be built anew for a call (in another process): the adapter, losses and sizes that
+    it returns depend on its site's data and its arguments alone, never on earlier calls.
     """
 
     name: str
@@ -175,7 +175,8 @@ class SiteRecord:
         weight: p_k in the average; 0 unless ok.
         loss_first, loss_last: training losses; ``None`` if not reported or not finite.
         validation_loss: L_k, if the method scores.
-        seconds: its training, as it reported.
+        seconds: its training, as it reported; where ``counts`` has ``recalled``, that of the method
+            from which the round was taken.
         bytes_down: of the serialised messages sent to it in this round, all phases.
         bytes_up: likewise from it.
         phases: phase ("train", "score") -> (bytes down, bytes up).

@@ -119,6 +119,9 @@ class AdapterSite:
         if update is None:
             update = self._train_anew(adapter, round, seed)
             self._first_rounds.keep(key, update)
+        elif self._on_step is not None:  # who shows progress counts the round as made
+            steps = int(update.counts["steps"])
+            self._on_step(self.name, round, steps, steps, update.loss_last)
         return update
 
     def _train_anew(self, adapter: Adapter, round: int, seed: int) -> SiteUpdate:

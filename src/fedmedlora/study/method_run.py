@@ -20,6 +20,8 @@ def run_method(
 ) -> None:
     """Train a method if it trains, decode every cohort, keep the raw answers and the adapter."""
     started = time.monotonic()
+    backbone = runner.bench.backbone
+    folder.check_backbone(backbone.fingerprint)
     on_event("method", {"method": label})
     trained = None if label == "zero-shot" else runner.train(label)
     biases = dict.fromkeys(runner.settings.tasks, 0.0) if trained is None else trained.open_biases
@@ -44,7 +46,8 @@ def run_method(
             "method": label,
             "seconds": round(seconds, 2),
             "open_bias": dict(biases),
-            "backbone_parameters": int(runner.bench.backbone.model.num_parameters()),
+            "backbone": backbone.fingerprint,
+            "backbone_parameters": int(backbone.model.num_parameters()),
             "adapter_parameters": runner.bench.manifest.size,
             "rounds": [] if trained is None else [r.to_dict() for r in trained.records],
         },

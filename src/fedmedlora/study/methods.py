@@ -122,7 +122,7 @@ class MethodRunner:
         federation = self.study.federation
         flower = federation.engine == "flower"
         if flower:
-            workers = partial(site_worker, self.study, self._folder, label)
+            workers = partial(site_worker, self.study, self._folder.resolve(), label)
         else:
             if label == "fed-medlora+" and federation.validation == "sites":
                 self._refuse_nothing_to_score_on(sites)
@@ -211,7 +211,8 @@ class MethodRunner:
             settings=settings,
             seed=self.study.seed,
             on_step=step,
-            first_rounds=FirstRounds(first_rounds_of(self._folder)),
+            # Nothing else trains on the pooled notes.
+            first_rounds=None if name == POOLED else FirstRounds(first_rounds_of(self._folder)),
         )
 
     def _server_losses(self, adapters: Sequence[Adapter]) -> list[float]:

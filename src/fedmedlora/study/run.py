@@ -85,6 +85,7 @@ def run_study(study: Study, out: Path, *, on_event: OnEvent | None = None) -> No
             runner = MethodRunner(study, data, out, tell)
             for label in left:
                 run_method(runner, label, data=data, folder=folder, on_event=tell)
+        # Not where it failed: an interrupted run takes them up again.
         shutil.rmtree(first_rounds_of(out), ignore_errors=True)
         _collect_rounds(folder, labels)
         rescore(out, data=data)

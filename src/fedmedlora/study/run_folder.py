@@ -7,6 +7,7 @@ answers/METHOD/COHORT.jsonl                     raw answers, always kept
 predictions/METHOD/TASK/COHORT.jsonl            documents as read from them
 adapters/METHOD/                                opens with PeftModel.from_pretrained
 federation/METHOD/                              checkpoints, to resume from
+federation/.first-rounds/                       until the run is complete: what methods share
 """
 
 from __future__ import annotations
@@ -228,6 +229,20 @@ class RunFolder:
         if not isinstance(rounds, list) or not all(isinstance(one, dict) for one in rounds):
             raise RunError(f"{file} is not what a run writes there; remove it and run again")
         return content
+
+    def check_backbone(self, fingerprint: str) -> None:
+        """Refuse to put answers of one backbone beside those of another.
+
+        Raises:
+            RunError: a method that is done had another backbone.
+        """
+        for file in sorted((self.path / "answers").rglob("done.json")):
+            content = self.done(str(file.parent.relative_to(self.path / "answers")))
+            if content is not None and content.get("backbone", fingerprint) != fingerprint:
+                raise RunError(
+                    f"{file.parent} has answers of a backbone whose weights were others; "
+                    "take another folder"
+                )
 
 
 def _versions() -> dict[str, str]:

@@ -60,7 +60,7 @@ def numbered_prompt(types: Sequence[str], text: str, *, style: str, scheme: Sche
 
 
 def _compact(task: str, types: Sequence[str], text: str) -> str:
-    # The form of the embedded backbone's exercises, in which it never saw these types.
+    # The form of the embedded backbone's exercises; what it knows of these types is in its card.
     of = "of " if task == "modifiers" else ""
     return f"mark: {of}{' '.join(types)}\n### text:\n{text}\n### marked:\n"
 
