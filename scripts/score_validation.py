@@ -14,14 +14,12 @@ import time
 from pathlib import Path
 
 from fedmedlora.config import load_study
-from fedmedlora.evaluation.records import Cohort, score_cohorts
+from fedmedlora.evaluation.records import SCORED_OF, Cohort, score_cohorts
 from fedmedlora.progress import quiet_libraries
 from fedmedlora.study.data import load_data
 from fedmedlora.study.methods import MethodRunner
 from fedmedlora.tasks.build import build_examples
 from fedmedlora.tasks.reading import predict_documents
-
-_SCORED = {"entities": ("entities",), "modifiers": ("modifiers", "relations")}
 
 
 def main() -> None:
@@ -63,7 +61,7 @@ def main() -> None:
             scheme=runner.scheme,
             method=arguments.method,
             round=None,
-            tasks=_SCORED[task],  # type: ignore[arg-type]
+            tasks=SCORED_OF[task],
             bootstrap=None,
         )
         for record in records:

@@ -36,6 +36,11 @@ from fedmedlora.schema import Document, Scheme
 
 #: The cohort that pools all cohorts.
 ALL = "all"
+#: What a model is asked for -> the tasks that its answers are scored on.
+SCORED_OF: Mapping[str, tuple[Task, ...]] = {
+    "entities": ("entities",),
+    "modifiers": ("modifiers", "relations"),
+}
 
 
 @dataclass(frozen=True, slots=True)

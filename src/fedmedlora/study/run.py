@@ -22,7 +22,7 @@ from fedmedlora.evaluation.dictionary import (
     predict_entities,
     predict_modifiers,
 )
-from fedmedlora.evaluation.records import Cohort, ScoreRecord, score_cohorts
+from fedmedlora.evaluation.records import SCORED_OF, Cohort, ScoreRecord, score_cohorts
 from fedmedlora.evaluation.tables import Table
 from fedmedlora.progress import OnEvent
 from fedmedlora.schema import Document, Scheme
@@ -34,8 +34,6 @@ from fedmedlora.study.run_folder import RunFolder
 from fedmedlora.study.tables import run_tables
 from fedmedlora.tasks.build import build_examples
 from fedmedlora.tasks.reading import predict_documents
-
-_SCORED = {"entities": ("entities",), "modifiers": ("modifiers", "relations")}
 
 
 def method_labels(study: Study) -> list[str]:
@@ -151,7 +149,7 @@ def rescore(out: Path, *, data: StudyData | None = None) -> None:
                 scheme=scheme,
                 method=label,
                 round=number,
-                tasks=_SCORED[task],  # type: ignore[arg-type]
+                tasks=SCORED_OF[task],
             )
     folder.write_json("readings.json", readings)
     folder.write_json("scores.json", [record.as_dict() for record in records])
