@@ -6,10 +6,10 @@ from typing import Any
 
 _CARD = """# The embedded backbone
 
-A Llama of {parameters:,} parameters ({hidden} wide, {layers} layers, {vocabulary} tokens, tied
+A Llama of {parameters:,} parameters ({hidden} wide, {layers} layers, a vocabulary of {vocabulary}, tied
 embeddings) that ships with fedmedlora, so that anyone can run the whole of it on two CPU cores.
-It copies a text and marks up parts of it; an adapter teaches it what to mark. It is not a language
-model for any other use, and no clinical use at all.
+It copies a text and marks up parts of it; an adapter teaches it what to mark. It serves no other
+purpose and must not be used clinically.
 
 ## What it saw
 - MedQuAD (Ben Abacha and Demner-Fushman, BMC Bioinformatics 2019; CC BY 4.0): {documents:,} topics
@@ -22,7 +22,8 @@ model for any other use, and no clinical use at all.
   labels come from the topics' names, from word endings, numbers and brackets, and from word
   clusters made of the same text. What notes say of names is asked for by everyday words and by
   the default scheme's names of modifiers, which mean there what they say: so the backbone marks
-  modifiers of note-like text from the start, as the studies' zero-shot rows show.
+  modifiers from the start where notes are written like these lines, as the demo's are (its
+  zero-shot rows), and hardly any in real text.
   {tokens_seen:,} tokens of exercises in {steps} steps with the usual loss and {decision_steps} with
   that of the decisions.
 
