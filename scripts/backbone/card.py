@@ -6,8 +6,8 @@ from typing import Any
 
 _CARD = """# The embedded backbone
 
-A Llama of {parameters:,} parameters ({hidden} wide, {layers} layers, a vocabulary of {vocabulary}, tied
-embeddings) that ships with fedmedlora, so that anyone can run the whole of it on two CPU cores.
+A Llama of {parameters:,} parameters ({hidden} wide, {layers} layers, a vocabulary of {vocabulary},
+tied embeddings) that ships with fedmedlora, so that anyone can run the whole of it on two CPU cores.
 It copies a text and marks up parts of it; an adapter teaches it what to mark. It serves no other
 purpose and must not be used clinically.
 
@@ -23,7 +23,7 @@ purpose and must not be used clinically.
   clusters made of the same text. What notes say of names is asked for by everyday words and by
   the default scheme's names of modifiers, which mean there what they say: so the backbone marks
   modifiers from the start where notes are written like these lines, as the demo's are (its
-  zero-shot rows), and hardly any in real text.
+  zero-shot rows), and fewer in real text.
   {tokens_seen:,} tokens of exercises in {steps} steps with the usual loss and {decision_steps} with
   that of the decisions.
 
