@@ -7,9 +7,9 @@ from typing import Any
 _CARD = """# The embedded backbone
 
 A Llama of {parameters:,} parameters ({hidden} wide, {layers} layers, a vocabulary of {vocabulary},
-tied embeddings) that ships with fedmedlora, so that anyone can run the whole of it on two CPU cores.
-It copies a text and marks up parts of it; an adapter teaches it what to mark. It serves no other
-purpose and must not be used clinically.
+tied embeddings) that ships with fedmedlora, so that anyone can run the whole of it on two CPU
+cores. It copies a text and marks up parts of it; an adapter teaches it what to mark. It serves no
+other purpose and must not be used clinically.
 
 ## What it saw
 - MedQuAD (Ben Abacha and Demner-Fushman, BMC Bioinformatics 2019; CC BY 4.0): {documents:,} topics
