@@ -28,11 +28,11 @@ class ToySite:
     name: str
     rounds: list = field(default_factory=list)
 
-    def train(self, adapter, *, round):
-        self.rounds.append(round)
+    def train(self, adapter, order):
+        self.rounds.append(order.round)
         pull, tokens = PULL[self.name]
         tensors = {
-            A: adapter.tensors[A] + np.float32(0.1 * round),
+            A: adapter.tensors[A] + np.float32(0.1 * order.round),
             B: (adapter.tensors[B] + np.float32(pull)) / np.float32(2),
         }
         return SiteUpdate(
@@ -60,10 +60,10 @@ def dying_site(name):
 
 
 class Dying(ToySite):
-    def train(self, adapter, *, round):
+    def train(self, adapter, order):
         if self.name == "south":
             os._exit(9)
-        return super().train(adapter, round=round)
+        return super().train(adapter, order)
 
 
 class Raising(ToySite):
@@ -73,17 +73,17 @@ class Raising(ToySite):
         super().__init__(name)
         self.when, self.error = round, error
 
-    def train(self, adapter, *, round):
-        if round == self.when:
+    def train(self, adapter, order):
+        if order.round == self.when:
             raise self.error("cannot parse 'Mrs Zyxwvut was admitted'")
-        return super().train(adapter, round=round)
+        return super().train(adapter, order)
 
 
 class Poisoned(ToySite):
     """Returns non-finite values."""
 
-    def train(self, adapter, *, round):
-        update = super().train(adapter, round=round)
+    def train(self, adapter, order):
+        update = super().train(adapter, order)
         update.adapter.tensors[B][0, 0] = math.nan
         return update
 

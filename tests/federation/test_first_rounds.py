@@ -6,7 +6,7 @@ from federation_toy import start
 from fedmedlora.errors import RunError
 from fedmedlora.federation import first_rounds, site
 from fedmedlora.federation.first_rounds import FirstRounds, key_of
-from fedmedlora.federation.plan import SiteUpdate
+from fedmedlora.federation.plan import Order, SiteUpdate
 from fedmedlora.federation.site import AdapterSite
 from fedmedlora.model.encoding import Row
 from fedmedlora.model.training import TrainingSettings
@@ -75,9 +75,12 @@ def test_a_full_disk_costs_nothing_but_time(tmp_path, monkeypatch):
 
 def test_a_site_trains_its_first_round_once_and_tells_its_steps_again(tmp_path, monkeypatch):
     made, told = [], []
-    monkeypatch.setattr(
-        AdapterSite, "_train_anew", lambda self, adapter, round, seed: made.append(round) or UPDATE
-    )
+
+    def train(self, adapter, order, seed):
+        made.append(order.round)
+        return UPDATE
+
+    monkeypatch.setattr(AdapterSite, "_train_anew", train)
     for _ in range(2):
         worker = site.AdapterSite(
             "north",
@@ -90,7 +93,7 @@ def test_a_site_trains_its_first_round_once_and_tells_its_steps_again(tmp_path, 
             first_rounds=FirstRounds(tmp_path),
         )
         for number in (1, 2):
-            update = worker.train(start(), round=number)
+            update = worker.train(start(), Order(number))
             assert update.adapter.sha256 == UPDATE.adapter.sha256
     assert made == [1, 2, 2]
     assert told == [("north", 1, 4, 4, None)]

@@ -35,9 +35,9 @@ class Counting:
         self.name = name
         self.ids = torch.arange(SITES.index(name), 16, 2)[None]
 
-    def train(self, adapter, *, round):
+    def train(self, adapter, order):
         model, manifest = adapted()
-        load_adapter(model, adapter)
+        load_adapter(model, adapter, residual=order.residual)
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-2)
         losses = []
         for _ in range(20):

@@ -11,7 +11,7 @@ NAME = "Zyxwvut"
 
 
 class Leaky(ToySite):
-    def train(self, adapter, *, round):
+    def train(self, adapter, order):
         try:
             raise KeyError(f"patient {NAME}")
         except KeyError as error:
@@ -24,15 +24,15 @@ class LeakyScorer(ToySite):
 
 
 class LeakyCounts(ToySite):
-    def train(self, adapter, *, round):
-        update = super().train(adapter, round=round)
+    def train(self, adapter, order):
+        update = super().train(adapter, order)
         update.counts[f"Mrs {NAME}"] = 1
         return update
 
 
 class LeakySizes(ToySite):
-    def train(self, adapter, *, round):
-        update = super().train(adapter, round=round)
+    def train(self, adapter, order):
+        update = super().train(adapter, order)
         return type(update)(**{**update.__dict__, "examples": f"{NAME}"})
 
 

@@ -122,8 +122,8 @@ def test_bf16_rounds_what_travels_and_keeps_the_average_in_float32(tmp_path):
 
 def test_sites_do_not_share_memory_with_each_other_or_the_server(tmp_path):
     class Vandal(ToySite):
-        def train(self, adapter, *, round):
-            update = super().train(adapter, round=round)
+        def train(self, adapter, order):
+            update = super().train(adapter, order)
             for tensor in adapter.tensors.values():
                 tensor[:] = 1e6
             return update
@@ -262,10 +262,10 @@ def test_a_site_that_cannot_score_is_named(tmp_path):
 
 def test_ctrl_c_in_a_round_leaves_the_rounds_before_it(tmp_path):
     class Interrupted(ToySite):
-        def train(self, adapter, *, round):
-            if round == 2:
+        def train(self, adapter, order):
+            if order.round == 2:
                 raise KeyboardInterrupt
-            return super().train(adapter, round=round)
+            return super().train(adapter, order)
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, rounds=3, workers=sites(west=Interrupted("west")))

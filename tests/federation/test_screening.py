@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from federation_toy import MANIFEST, SITES, plan, sites, start
 
+from fedmedlora.aggregation.methods import ServerState
 from fedmedlora.errors import FederationError
 from fedmedlora.federation import run as run_module
 from fedmedlora.federation import wire
@@ -188,7 +189,9 @@ def test_malformed_scores_are_left_out(monkeypatch, tmp_path, change):
 def run_on(grid, folder, *, workers=None, told=None, **changes):
     on_event = None if told is None else lambda kind, **facts: told.append(kind)
     a_plan = plan(**{"rounds": 1, "min_sites": 2, "connect_s": 0.1, **changes})
-    strategy = RoundStrategy(a_plan, Progress(start()), folder=folder, on_event=on_event)
+    strategy = RoundStrategy(
+        a_plan, start(), Progress(ServerState(start().tensors)), folder=folder, on_event=on_event
+    )
     switch = SequentialSwitch(Desk(SITES, workers or sites()))
     counted = CountedGrid(grid(switch, nodes=3))
     first = strategy.begin(counted)
@@ -316,7 +319,9 @@ def test_a_stopped_run_stops_waiting(tmp_path):
     stop = threading.Event()
     stop.set()
     grid = CountedGrid(InProcessGrid(SequentialSwitch(Desk(SITES, sites())), nodes=3), stop=stop)
-    strategy = RoundStrategy(plan(), Progress(start()), folder=tmp_path)
+    strategy = RoundStrategy(
+        plan(), start(), Progress(ServerState(start().tensors)), folder=tmp_path
+    )
     with pytest.raises(FederationError, match="stopped"):
         strategy.begin(grid)
 

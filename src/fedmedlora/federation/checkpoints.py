@@ -3,6 +3,7 @@
 FOLDER/federation.json              the plan and the initial adapter's hash
 FOLDER/round-0001/round.json        the round's record
 FOLDER/round-0001/adapter/          the global adapter after it (opens with PEFT)
+FOLDER/round-0001/server.safetensors  what else the server keeps: a residual, its optimiser's memory
 FOLDER/round-0002.failed.json       the record of a round that ended the run
 """
 
@@ -15,15 +16,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmedlora.aggregation.methods import ServerState
 from fedmedlora.durable import new_folder, write_bytes
 from fedmedlora.errors import AdapterError, RunError
 from fedmedlora.federation.plan import FederationPlan, RoundRecord
-from fedmedlora.model.adapter import Adapter, check_same_lineage
+from fedmedlora.model.adapter import Adapter, check_same_lineage, sha256_of
 from fedmedlora.model.adapter_files import read_adapter, save_adapter
 
 PLAN_FILE = "federation.json"
 RECORD_FILE = "round.json"
 ADAPTER_FOLDER = "adapter"
+SERVER_FILE = "server.safetensors"
 #: What may change between a run and its resumption: none of it changes the result of a round.
 CHANGEABLE = ("rounds", "processes", "timeout_s", "connect_s", "base_model")
 
@@ -33,12 +39,12 @@ class Progress:
     """How far a federation has come.
 
     Attributes:
-        adapter: the global adapter after the last complete round, or the initial one.
+        state: of the server after the last complete round, or at the beginning.
         records: of the complete rounds, from round 1.
         broken: folders of rounds that could not be read and were set aside.
     """
 
-    adapter: Adapter
+    state: ServerState
     records: tuple[RoundRecord, ...] = ()
     broken: tuple[str, ...] = ()
 
@@ -64,7 +70,7 @@ def begin(folder: Path, plan: FederationPlan, initial: Adapter) -> Progress:
     except OSError as error:
         raise RunError(f"cannot write {folder}: {error.strerror}") from error
     _write_json(folder / PLAN_FILE, content)
-    return Progress(initial)
+    return Progress(ServerState(initial.tensors))
 
 
 def resume(folder: Path, plan: FederationPlan, initial: Adapter) -> Progress:
@@ -81,23 +87,25 @@ def resume(folder: Path, plan: FederationPlan, initial: Adapter) -> Progress:
         shutil.rmtree(left, ignore_errors=True)
     _check_same_plan(folder / PLAN_FILE, plan, initial)
     records: list[RoundRecord] = []
-    adapter, broken = initial, []
+    state, broken = ServerState(initial.tensors), []
     for number in range(1, plan.rounds + 1):
         place = folder / round_name(number)
         if not place.exists():
             break
         try:
-            record, adapter = _read_round(place, initial, adapter)
+            record, state = _read_round(place, initial)
         except (AdapterError, ValueError, KeyError, TypeError, OSError, RecursionError):
             broken = _set_aside(folder, number)
             break
         records.append(record)
     for failed in folder.glob("round-*.failed.json"):
         failed.unlink()
-    return Progress(adapter, tuple(records), tuple(broken))
+    return Progress(state, tuple(records), tuple(broken))
 
 
-def write_round(folder: Path, record: RoundRecord, adapter: Adapter, *, base_model: str) -> None:
+def write_round(
+    folder: Path, record: RoundRecord, adapter: Adapter, *, state: ServerState, base_model: str
+) -> None:
     """Write a complete round, all of it or nothing.
 
     Raises:
@@ -105,7 +113,45 @@ def write_round(folder: Path, record: RoundRecord, adapter: Adapter, *, base_mod
     """
     with new_folder(folder / round_name(record.round)) as fresh:
         save_adapter(adapter, fresh / ADAPTER_FOLDER, base_model=base_model)
+        if tensors := _server_tensors(state):
+            from safetensors.numpy import save
+
+            write_bytes(fresh / SERVER_FILE, save(tensors))
         write_bytes(fresh / RECORD_FILE, _json(record.to_dict()))
+
+
+def server_sha256(state: ServerState) -> str | None:
+    """SHA-256 (hex) of what the server keeps beside the adapter; None if nothing."""
+    tensors = _server_tensors(state)
+    return sha256_of(tensors) if tensors else None
+
+
+def _server_tensors(state: ServerState) -> dict[str, NDArray[np.float32]]:
+    parts = {"residual": state.residual, "memory": state.memory}
+    return {
+        f"{part}/{name}": np.ascontiguousarray(tensor)
+        for part, tensors in parts.items()
+        for name, tensor in tensors.items()
+    }
+
+
+def _read_server(path: Path, digest: str | None) -> dict[str, dict[str, NDArray[np.float32]]]:
+    if digest is None:
+        return {}
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        tensors = load(path.read_bytes())
+    except SafetensorError as error:
+        raise AdapterError(f"{path} is broken: {error}") from error
+    if sha256_of(tensors) != digest:
+        raise AdapterError(f"{path} is not the one of the round's record")
+    found: dict[str, dict[str, NDArray[np.float32]]] = {"residual": {}, "memory": {}}
+    for name, tensor in tensors.items():
+        part, _, plain = name.partition("/")
+        found[part][plain] = tensor
+    return found
 
 
 def write_failed_round(folder: Path, record: RoundRecord) -> None:
@@ -117,14 +163,14 @@ def write_failed_round(folder: Path, record: RoundRecord) -> None:
     _write_json(folder / f"{round_name(record.round)}.failed.json", record.to_dict())
 
 
-def _read_round(place: Path, initial: Adapter, before: Adapter) -> tuple[RoundRecord, Adapter]:
+def _read_round(place: Path, initial: Adapter) -> tuple[RoundRecord, ServerState]:
     record = RoundRecord.from_dict(json.loads((place / RECORD_FILE).read_text(encoding="utf-8")))
     adapter = read_adapter(place / ADAPTER_FOLDER)
     check_same_lineage(adapter.manifest, initial.manifest)
     if adapter.sha256 != record.adapter_sha256:
         raise AdapterError(f"{place}: the adapter is not the one of the round's record")
-    # The manifest that travels is the initial one, to the last byte.
-    return record, Adapter(before.manifest, adapter.tensors)
+    server = _read_server(place / SERVER_FILE, record.server_sha256)
+    return record, ServerState(adapter.tensors, **server)
 
 
 def _set_aside(folder: Path, first: int) -> list[str]:

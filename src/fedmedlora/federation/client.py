@@ -100,7 +100,7 @@ def _introduce(message: Message, context: Context, *, desk: Desk) -> Message:
 def _train(content: RecordDict, desk: Desk, site: str) -> RecordDict:
     call, (adapter,) = wire.read_request(content)
     check_adapter(adapter.tensors, adapter.manifest)
-    update = desk.worker(site).train(adapter, round=call.round)
+    update = desk.worker(site).train(adapter, wire.read_order(content, call))
     return wire.update_reply(call, site, update)
 
 

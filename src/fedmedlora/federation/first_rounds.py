@@ -14,6 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from fedmedlora.aggregation.methods import Part
 from fedmedlora.durable import new_folder, write_bytes
 from fedmedlora.errors import AdapterError, RunError
 from fedmedlora.federation.plan import SiteUpdate
@@ -26,7 +27,14 @@ _NUMBERS = "update.json"
 _ADAPTER = "adapter"
 
 
-def key_of(adapter: Adapter, rows: Sequence[Row], *, settings: TrainingSettings, seed: int) -> str:
+def key_of(
+    adapter: Adapter,
+    rows: Sequence[Row],
+    *,
+    settings: TrainingSettings,
+    seed: int,
+    trains: Part = "AB",
+) -> str:
     """SHA-256 (hex) of all that a training depends on but the machine, its threads and the code.
 
     What is kept lives no longer than the run of one study.
@@ -36,8 +44,9 @@ def key_of(adapter: Adapter, rows: Sequence[Row], *, settings: TrainingSettings,
         rows: of the site, in order.
         settings: of the round.
         seed: of the order of the rows and of dropout.
+        trains: the factors that are not frozen.
     """
-    told = [adapter.sha256, adapter.manifest.to_json(), repr(settings), str(seed)]
+    told = [adapter.sha256, adapter.manifest.to_json(), repr(settings), str(seed), trains]
     digest = hashlib.sha256("\n".join(told).encode())
     for row in rows:
         digest.update(repr((row.ids, row.answer, row.tags, row.choices)).encode())

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
-from fedmedlora.aggregation.methods import METHODS
+from fedmedlora.aggregation.methods import METHODS, Part
+from fedmedlora.aggregation.server_optimiser import ServerOptions
 from fedmedlora.errors import ConfigError
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.packing import WIRE_TYPES, Wire
@@ -34,6 +35,9 @@ class FederationPlan:
         size: what counts as a site's data size n_k; the authors count training tokens.
         wire: form in which adapters travel.
         seed: recorded; the sites and the initial adapter derive theirs from the study's.
+        ranks: (site, rank, alpha) of sites whose adapters have ranks of their own, no larger than
+            the global adapter's; for methods that can combine them.
+        server: of methods with a server optimiser.
         min_sites: fewer good replies than this end the run; ``None`` is all sites.
         base_model: name or path of the backbone, written into saved adapters.
         processes: worker processes for the sites; 1 calls them in this process, one after
@@ -56,6 +60,8 @@ class FederationPlan:
     size: Literal["tokens", "examples"] = "tokens"
     wire: Wire = "bf16"
     seed: int = 0
+    ranks: tuple[tuple[str, int, float], ...] = ()
+    server: ServerOptions = field(default_factory=ServerOptions)
     min_sites: int | None = None
     base_model: str = ""
     processes: int = 1
@@ -74,6 +80,10 @@ class FederationPlan:
             "validation": self.validation in ("server", "sites"),
             "size": self.size in ("tokens", "examples"),
             "wire": self.wire in WIRE_TYPES,
+            "ranks": all(site in self.sites and r >= 1 and a > 0 for site, r, a in self.ranks),
+            "ranks (the method has one for all sites)": not self.ranks
+            or self.method not in METHODS
+            or METHODS[self.method].mixed_ranks,
             "min_sites": self.min_sites is None or 1 <= self.min_sites <= len(self.sites),
             "processes": self.processes >= 1,
             "timeout_s": self.timeout_s is None or self.timeout_s > 0,
@@ -95,11 +105,31 @@ class FederationPlan:
 
 
 @dataclass(frozen=True)
+class Order:
+    """What a site is asked to do with the adapter that it got.
+
+    Attributes:
+        round: from 1.
+        trains: the factors to train; the others are frozen.
+        returns: the factors to send back; what else was trained is the site's own to keep.
+        initial: SHA-256 of the adapter that round 1 began with, if the site is to complete what it
+            got: a site makes that adapter from the study's seed.
+        residual: a second low-rank pair, frozen and added to the backbone.
+    """
+
+    round: int
+    trains: Part = "AB"
+    returns: Part = "AB"
+    initial: str = ""
+    residual: Adapter | None = None
+
+
+@dataclass(frozen=True)
 class SiteUpdate:
     """What a site makes of the global adapter in one round.
 
     Attributes:
-        adapter: trained; its manifest is the global adapter's.
+        adapter: trained, or those of its factors that were asked for; its manifest is the order's.
         examples: training examples used, > 0.
         tokens: training tokens used, > 0.
         loss_first: mean training loss of the first logged step, ``None`` if not known.
@@ -139,7 +169,7 @@ class SiteWorker(Protocol):
 
     name: str
 
-    def train(self, adapter: Adapter, *, round: int) -> SiteUpdate:
+    def train(self, adapter: Adapter, order: Order) -> SiteUpdate:
         """Train a copy of the global adapter on the site's own examples."""
         ...
 
@@ -213,6 +243,7 @@ class RoundRecord:
         reason: why it failed.
         checkpoint: folder name under the federation's folder; ``None`` if failed.
         adapter_sha256: of the new global adapter; ``None`` if failed.
+        server_sha256: of what else the server keeps; ``None`` if nothing.
     """
 
     round: int
@@ -223,6 +254,7 @@ class RoundRecord:
     reason: str | None = None
     checkpoint: str | None = None
     adapter_sha256: str | None = None
+    server_sha256: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON has it."""
@@ -248,7 +280,7 @@ class FederationResult:
     """What a federation ends with.
 
     Attributes:
-        adapter: the last round's global adapter.
+        adapter: the last round's global adapter, its residual joined to it where there is one.
         records: one a round, from round 1, those before a resumption included.
     """
 

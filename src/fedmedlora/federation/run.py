@@ -94,6 +94,7 @@ def run_federation(
         on_event("set-aside", rounds=progress.broken)
     strategy = RoundStrategy(
         plan,
+        initial,
         progress,
         folder=folder,
         server_losses=server_losses,
@@ -109,7 +110,7 @@ def run_federation(
         raise FederationError(
             f"the engine ended after {len(strategy.records)} of {plan.rounds} rounds"
         )
-    return FederationResult(strategy.adapter, tuple(strategy.records))
+    return FederationResult(strategy.model.adapter, tuple(strategy.records))
 
 
 def _server_app(

@@ -39,7 +39,7 @@ class Candidate:
 
     def adapter(self, call: wire.Call) -> Adapter:
         """Unpacked."""
-        return unpack(self.packed, Manifest.from_json(call.manifest), call.wire)
+        return unpack(self.packed, Manifest.from_json(call.reply_manifest), call.wire)
 
 
 @dataclass(frozen=True)
@@ -62,34 +62,38 @@ Read = TypeVar("Read")
 
 
 def screen_updates(
-    replies: Iterable[Message], nodes: Mapping[int, str], call: wire.Call
+    replies: Iterable[Message], nodes: Mapping[int, str], calls: Mapping[str, wire.Call]
 ) -> tuple[dict[str, Candidate], dict[str, Turned]]:
     """Sort the replies to a training request.
 
     Args:
         replies: as they came, in any order.
         nodes: node id -> site, of those that were asked.
-        call: what was sent out.
+        calls: what was sent out, by site.
 
     Returns:
         the good ones by site, and for every other asked site what is wrong.
     """
-    return _screen(replies, nodes, call, _read_update)
+    return _screen(replies, nodes, calls, _read_update)
 
 
 def screen_scores(
-    replies: Iterable[Message], nodes: Mapping[int, str], call: wire.Call, *, candidates: int
+    replies: Iterable[Message],
+    nodes: Mapping[int, str],
+    calls: Mapping[str, wire.Call],
+    *,
+    candidates: int,
 ) -> tuple[dict[str, Score], dict[str, Turned]]:
     """Sort the replies to a scoring request of so many candidates; see ``screen_updates``."""
     return _screen(
-        replies, nodes, call, lambda content, call: _read_score(content, candidates=candidates)
+        replies, nodes, calls, lambda content, call: _read_score(content, candidates=candidates)
     )
 
 
 def _screen(
     replies: Iterable[Message],
     nodes: Mapping[int, str],
-    call: wire.Call,
+    calls: Mapping[str, wire.Call],
     read: Callable[[RecordDict, wire.Call], Read],
 ) -> tuple[dict[str, Read], dict[str, Turned]]:
     by_node: dict[int, list[Message]] = {node: [] for node in nodes}
@@ -112,11 +116,11 @@ def _screen(
         else:
             try:
                 config = wire.settings(answers[0].content)
-                failure = _check_answer(config, site, call)
+                failure = _check_answer(config, site, calls[site])
                 if failure:
                     turned[site] = Turned("failed", failure)
                 else:
-                    good[site] = read(answers[0].content, call)
+                    good[site] = read(answers[0].content, calls[site])
             except (FederationError, AdapterError) as error:
                 turned[site] = Turned("refused", str(error))
     return good, turned
@@ -138,9 +142,9 @@ def _check_answer(config: Mapping[str, Any], site: str, call: wire.Call) -> str 
 
 
 def _read_update(content: RecordDict, call: wire.Call) -> Candidate:
-    if wire.settings(content).get("manifest") != call.manifest:
-        raise FederationError("its adapter's manifest is not the broadcast's")
-    manifest = Manifest.from_json(call.manifest)
+    if wire.settings(content).get("manifest") != call.reply_manifest:
+        raise FederationError("its adapter's manifest is not the one that was asked for")
+    manifest = Manifest.from_json(call.reply_manifest)
     metrics = wire.numbers(content, wire.METRICS)
     counts = wire.numbers(content, wire.COUNTS)
     bad = [n for n in counts if not wire.COUNT_NAME.fullmatch(n) or _number(counts[n]) is None]

@@ -7,11 +7,14 @@ This is where the federation meets torch; the rest of ``federation`` knows a sit
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from fedmedlora.errors import AdapterError, ConfigError
+from fedmedlora.federation.adapter_parts import adapter_part, completed
 from fedmedlora.federation.first_rounds import FirstRounds, key_of
-from fedmedlora.federation.plan import SiteLosses, SiteUpdate
+from fedmedlora.federation.own_factors import OwnFactors
+from fedmedlora.federation.plan import Order, SiteLosses, SiteUpdate
 from fedmedlora.model.adapter import Adapter, Manifest
 from fedmedlora.model.backbone import Backbone
 from fedmedlora.model.encoding import Row
@@ -90,6 +93,7 @@ class AdapterSite:
         seed: the study's; the site's and round's are derived.
         on_step: told after every step.
         first_rounds: where methods that begin alike share their first round.
+        own: where factors are kept that the site trains and does not send, if there are such.
     """
 
     def __init__(
@@ -103,33 +107,62 @@ class AdapterSite:
         seed: int,
         on_step: OnSiteStep | None = None,
         first_rounds: FirstRounds | None = None,
+        own: OwnFactors | None = None,
     ) -> None:
         self.name = name
         self._bench, self._train, self._validation = bench, train, validation
         self._settings, self._seed, self._on_step = settings, seed, on_step
         self._first_rounds = first_rounds
+        self._own = own
 
-    def train(self, adapter: Adapter, *, round: int) -> SiteUpdate:
-        """Train a copy of ``adapter`` for one round."""
-        seed = derive_seed(self._seed, "training", self.name, round)
-        if self._first_rounds is None or round > 1:
-            return self._train_anew(adapter, round, seed)
-        key = key_of(adapter, self._train, settings=self._settings, seed=seed)
+    def train(self, adapter: Adapter, order: Order) -> SiteUpdate:
+        """Train a copy of ``adapter`` for one round.
+
+        Raises:
+            AdapterError: the site cannot complete what it got with what the others started from.
+            ConfigError: it is to keep factors, and has no place to.
+        """
+        whole = self._completed(adapter, order)
+        update = self._train_or_recall(whole, order)
+        if self._own is not None and order.returns != order.trains:
+            self._own.keep(update.adapter, order)
+        return replace(update, adapter=adapter_part(update.adapter, order.returns))
+
+    def _completed(self, adapter: Adapter, order: Order) -> Adapter:
+        if not order.initial:
+            return adapter
+        if self._bench.initial.sha256 != order.initial:
+            raise AdapterError(
+                "this site's initial adapter is not the federation's: the seed, the backbone or "
+                "the adapter section differs"
+            )
+        rest = self._bench.initial
+        if order.returns != order.trains:
+            if self._own is None:
+                raise ConfigError(f"site {self.name!r} has no place for the factors that it keeps")
+            rest = self._own.recall(rest, before=order.round)
+        return completed(adapter, rest)
+
+    def _train_or_recall(self, adapter: Adapter, order: Order) -> SiteUpdate:
+        seed = derive_seed(self._seed, "training", self.name, order.round)
+        if self._first_rounds is None or order.round > 1:
+            return self._train_anew(adapter, order, seed)
+        key = key_of(adapter, self._train, settings=self._settings, seed=seed, trains=order.trains)
         update = self._first_rounds.recall(key, adapter)
         if update is None:
-            update = self._train_anew(adapter, round, seed)
+            update = self._train_anew(adapter, order, seed)
             self._first_rounds.keep(key, update)
         elif self._on_step is not None:  # who shows progress counts the round as made
             steps = int(update.counts["steps"])
-            self._on_step(self.name, round, steps, steps, update.loss_last)
+            self._on_step(self.name, order.round, steps, steps, update.loss_last)
         return update
 
-    def _train_anew(self, adapter: Adapter, round: int, seed: int) -> SiteUpdate:
-        load_adapter(self._bench.model, adapter)
+    def _train_anew(self, adapter: Adapter, order: Order, seed: int) -> SiteUpdate:
+        load_adapter(self._bench.model, adapter, residual=order.residual)
 
         def step(number: int, steps: int, loss: float | None) -> None:
             if self._on_step is not None:
-                self._on_step(self.name, round, number, steps, loss)
+                self._on_step(self.name, order.round, number, steps, loss)
 
         outcome = train_adapter(
             self._bench.model,
@@ -137,10 +170,11 @@ class AdapterSite:
             tokenizer=self._bench.backbone.tokenizer,
             settings=self._settings,
             seed=seed,
+            trains=order.trains,
             on_step=step,
         )
         return SiteUpdate(
-            adapter=adapter_of(self._bench.model, self._bench.manifest),
+            adapter=adapter_of(self._bench.model, adapter.manifest),
             examples=len(self._train),
             tokens=outcome.tokens,
             loss_first=outcome.loss_first,

@@ -39,6 +39,7 @@ from fedmedlora.federation.plan import (
 )
 from fedmedlora.federation.roster import Roster
 from fedmedlora.federation.screening import Candidate, Turned, screen_scores, screen_updates
+from fedmedlora.federation.server_model import ServerModel
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.packing import pack
 
@@ -49,14 +50,14 @@ class Round:
 
     Attributes:
         number: from 1.
-        call: what every message of the round carries.
+        calls: what the messages to and from each site carry.
         nodes: node id -> site, of those that were asked to train.
         started: monotonic time.
         sites: what is known so far, for every expected site.
     """
 
     number: int
-    call: wire.Call
+    calls: dict[str, wire.Call]
     nodes: dict[int, str] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     sites: dict[str, SiteRecord] = field(default_factory=dict)
@@ -75,13 +76,20 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
     """Runs a plan's rounds.
 
     Attributes:
-        adapter: the global adapter, unrounded.
+        model: the global adapter, unrounded, and what else the server keeps.
         records: of all complete rounds.
+
+    Args:
+        plan: what to run.
+        initial: the adapter that round 1 broadcasts.
+        progress: how far the federation has come.
+        folder, server_losses, on_round, on_event: see ``run.run_federation``.
     """
 
     def __init__(
         self,
         plan: FederationPlan,
+        initial: Adapter,
         progress: checkpoints.Progress,
         *,
         folder: Path,
@@ -90,11 +98,10 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         on_event: OnEvent | None = None,
     ) -> None:
         self.plan = plan
-        self.adapter = progress.adapter
+        self.model = ServerModel(plan, initial, progress.state)
         self.records = list(progress.records)
         self._before = len(progress.records)
         self._folder = folder
-        self._manifest = progress.adapter.manifest.to_json()
         self._server_losses = server_losses
         self._on_round = on_round
         self._on_event = on_event
@@ -107,7 +114,7 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         self._grid = grid
         self._roster = Roster(self.plan, grid, on_event=self._on_event)
         self._roster.gather()
-        return wire.adapter_arrays(pack(self.adapter, self.plan.wire))
+        return self._next_broadcast()
 
     def site(self, node: int) -> str:
         """The site that a node speaks for; "" if it is none of the plan's."""
@@ -118,16 +125,24 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Requests to train, one for every expected site that is there."""
+        """Requests to train, one for every expected site that is there.
+
+        Not ``arrays``: a site gets the parts and the rank that its method says.
+        """
         number = self._before + server_round
-        call = wire.Call(self.plan.run_id, number, self._manifest, self.plan.wire)
-        self._round = Round(number, call)
+        calls = {site: self.model.call(site, number) for site in self.plan.sites}
+        self._round = Round(number, calls)
         self._round.sites = {
             site: SiteRecord(status="absent", reason="not connected") for site in self.plan.sites
         }
         self._round.nodes = self._roster.present()
         self._tell("round", round=number, rounds=self.plan.rounds, sites=len(self._round.nodes))
-        return self._messages(MessageType.TRAIN, wire.request(call, arrays), self._round.nodes)
+        present = {site: calls[site] for site in self._round.nodes.values()}
+        requests = self.model.requests(present)
+        return [
+            self._message(MessageType.TRAIN, requests[site], node)
+            for node, site in self._round.nodes.items()
+        ]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -141,7 +156,7 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         current = self._round
         try:
             self._count("train")
-            candidates, turned = screen_updates(replies, current.nodes, current.call)
+            candidates, turned = screen_updates(replies, current.nodes, current.calls)
             current.turn(turned)
             for site, candidate in candidates.items():
                 self._admit(site, candidate)
@@ -153,12 +168,12 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
                 losses = self._losses(candidates)
                 candidates = {site: candidates[site] for site in losses}
                 self._need_quorum("scored", len(candidates))
-            self.adapter = self._combine(candidates, losses)
+            self._combine(candidates, losses)
         except FederationError as error:
             self._fail(str(error))
             raise
         self._finish()
-        return wire.adapter_arrays(pack(self.adapter, self.plan.wire)), None
+        return self._next_broadcast(), None
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -196,7 +211,7 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         if self.plan.validation == "server":
             if self._server_losses is None:
                 raise FederationError("validation at the server needs server_losses")
-            adapters = [candidate.adapter(self._round.call) for candidate in candidates.values()]
+            adapters = [self._adapter(site, one) for site, one in candidates.items()]
             rows, tokens = [list(self._server_losses(adapters))], [1]
         else:
             rows, tokens = self._scores_of_sites(candidates)
@@ -223,13 +238,16 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         self, candidates: Mapping[str, Candidate]
     ) -> tuple[list[list[float]], list[int]]:
         """Every admitted site scores every candidate; rows of losses, and tokens counted."""
-        call = self._round.call
+        first = self._round.calls[next(iter(candidates))]
+        call = wire.Call(first.run, first.round, first.reply_manifest, first.wire)
         nodes = {node: site for node, site in self._round.nodes.items() if site in candidates}
         arrays = wire.stacked([candidate.packed for candidate in candidates.values()])
-        messages = self._messages(MessageType.EVALUATE, wire.request(call, arrays), nodes)
+        content = wire.request(call, arrays)
+        messages = [self._message(MessageType.EVALUATE, content, node) for node in nodes]
         replies = self._grid.send_and_receive(messages, timeout=self.plan.timeout_s)
         self._count("score")
-        scores, turned = screen_scores(replies, nodes, call, candidates=len(candidates))
+        calls = dict.fromkeys(nodes.values(), call)
+        scores, turned = screen_scores(replies, nodes, calls, candidates=len(candidates))
         for site in scores:
             self._round.note(site, scoring="ok")
         for site, fate in turned.items():
@@ -238,20 +256,27 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         good = [scores[site] for site in candidates if site in scores]
         return [list(score.losses) for score in good], [score.tokens for score in good]
 
-    def _combine(self, candidates: Mapping[str, Candidate], losses: Mapping[str, float]) -> Adapter:
+    def _combine(self, candidates: Mapping[str, Candidate], losses: Mapping[str, float]) -> None:
         method = METHODS[self.plan.method]
         sizes = [
             float(one.tokens if self.plan.size == "tokens" else one.examples)
             for one in candidates.values()
         ]
         weights = method.weigh(
-            sizes, [losses[site] for site in losses], self.plan.beta, self.plan.tau
+            sizes, list(losses.values()), beta=self.plan.beta, tau=self.plan.tau
         ).tolist()
         for site, weight in zip(candidates, weights, strict=True):
             self._round.note(site, weight=weight)
         # Lazy: one adapter is unpacked at a time.
-        states = (one.adapter(self._round.call).tensors for one in candidates.values())
-        return Adapter(self.adapter.manifest, method.combine(states, weights))
+        adapters = (self._adapter(site, one) for site, one in candidates.items())
+        self.model.combine(adapters, list(candidates), weights, self._round.number)
+
+    def _adapter(self, site: str, candidate: Candidate) -> Adapter:
+        return candidate.adapter(self._round.calls[site])
+
+    def _next_broadcast(self) -> ArrayRecord:
+        """What Flower's loop passes on; the requests are made from ``model``, site by site."""
+        return wire.adapter_arrays(pack(self.model.trainable, self.plan.wire))
 
     def _finish(self) -> None:
         number = self._round.number
@@ -261,13 +286,20 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
             sites=self._round.sites,
             seconds=time.monotonic() - self._round.started,
             checkpoint=checkpoints.round_name(number),
-            adapter_sha256=self.adapter.sha256,
+            adapter_sha256=self.model.trainable.sha256,
+            server_sha256=checkpoints.server_sha256(self.model.state),
         )
-        checkpoints.write_round(self._folder, record, self.adapter, base_model=self.plan.base_model)
+        checkpoints.write_round(
+            self._folder,
+            record,
+            self.model.trainable,
+            state=self.model.state,
+            base_model=self.plan.base_model,
+        )
         self.records.append(record)
         self._tell("round-done", record=record)
         if self._on_round is not None:
-            self._on_round(record, self.adapter)
+            self._on_round(record, self.model.adapter)
 
     def _fail(self, reason: str) -> None:
         record = RoundRecord(
@@ -298,8 +330,8 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
 
     # Messages and events
 
-    def _messages(self, kind: str, content: RecordDict, nodes: Mapping[int, str]) -> list[Message]:
-        return [Message(content, node, kind, ttl=self.plan.ttl_s) for node in nodes]
+    def _message(self, kind: str, content: RecordDict, node: int) -> Message:
+        return Message(content, node, kind, ttl=self.plan.ttl_s)
 
     def _count(self, phase: str) -> None:
         """Add the bytes of the latest exchange to the sites' records."""

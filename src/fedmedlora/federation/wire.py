@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmedlora.aggregation.methods import Part
 from fedmedlora.errors import FederationError
 from fedmedlora.federation.flower import (
     Array,
@@ -22,11 +23,12 @@ from fedmedlora.federation.flower import (
     MetricRecord,
     RecordDict,
 )
-from fedmedlora.federation.plan import SiteLosses, SiteUpdate
-from fedmedlora.model.adapter import Adapter, Manifest
+from fedmedlora.federation.plan import Order, SiteLosses, SiteUpdate
+from fedmedlora.model.adapter import Adapter, Manifest, check_adapter
 from fedmedlora.model.packing import WIRE_TYPES, Wire, pack, unpack
 
 ARRAYS, PACKED, CONFIG, METRICS, COUNTS = "adapter", "packed", "config", "metrics", "counts"
+RESIDUAL = "residual"
 COUNT_NAME = re.compile(r"[A-Za-z0-9_./-]{1,64}")
 MOST_COUNTS = 256
 
@@ -38,14 +40,25 @@ class Call:
     Attributes:
         run: the plan's run id.
         round: from 1.
-        manifest: JSON of the global adapter's manifest.
+        manifest: JSON of the manifest of what the request carries.
         wire: form of the packed arrays.
+        reply: JSON of the manifest of what a training's reply must carry; "" is the same.
+        trains, returns, initial: see ``plan.Order``.
     """
 
     run: str
     round: int
     manifest: str
     wire: Wire
+    reply: str = ""
+    trains: Part = "AB"
+    returns: Part = "AB"
+    initial: str = ""
+
+    @property
+    def reply_manifest(self) -> str:
+        """JSON of the manifest that a training's reply must have."""
+        return self.reply or self.manifest
 
 
 def adapter_arrays(packed: NDArray[Any]) -> ArrayRecord:
@@ -53,12 +66,13 @@ def adapter_arrays(packed: NDArray[Any]) -> ArrayRecord:
     return ArrayRecord({PACKED: Array(packed)})
 
 
-def request(call: Call, arrays: ArrayRecord) -> RecordDict:
+def request(call: Call, arrays: ArrayRecord, *, residual: Adapter | None = None) -> RecordDict:
     """A request to train, or to score the stacked candidates."""
-    config = ConfigRecord(
-        {"run": call.run, "round": call.round, "manifest": call.manifest, "wire": call.wire}
-    )
-    return RecordDict({ARRAYS: arrays, CONFIG: config})
+    content = RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord(asdict(call))})
+    if residual is not None:
+        content[RESIDUAL] = adapter_arrays(pack(residual, call.wire))
+        content[CONFIG][RESIDUAL] = residual.manifest.to_json()
+    return content
 
 
 def read_request(content: RecordDict) -> tuple[Call, tuple[Adapter, ...]]:
@@ -69,10 +83,24 @@ def read_request(content: RecordDict) -> tuple[Call, tuple[Adapter, ...]]:
         KeyError: it is no request of this package.
     """
     config = content[CONFIG]
-    call = Call(config["run"], config["round"], config["manifest"], config["wire"])
+    call = Call(**{field.name: config[field.name] for field in fields(Call)})
     manifest = Manifest.from_json(call.manifest)
     packed = np.atleast_2d(content[ARRAYS][PACKED].numpy())
     return call, tuple(unpack(row, manifest, call.wire) for row in packed)
+
+
+def read_order(content: RecordDict, call: Call) -> Order:
+    """What a request to train asks for, beside its adapter.
+
+    Raises:
+        AdapterError: the residual is not what its manifest says.
+    """
+    residual = None
+    if RESIDUAL in content.array_records:
+        manifest = Manifest.from_json(content[CONFIG][RESIDUAL])
+        residual = unpack(content[RESIDUAL][PACKED].numpy(), manifest, call.wire)
+        check_adapter(residual.tensors, manifest)
+    return Order(call.round, call.trains, call.returns, call.initial, residual)
 
 
 def read_call(content: RecordDict) -> Call | None:

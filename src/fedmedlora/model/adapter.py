@@ -13,13 +13,17 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedmedlora.errors import AdapterError
 
+#: LoRA's factors of every layer: A, B or both. (``aggregation`` imports nothing of ours, and has
+#: the same.)
+Part = Literal["A", "B", "AB"]
+_FACTOR = re.compile(r"\.lora_([AB])\b")
 SHOWN = 3  # names listed for each kind of fault
 LINEAGE = ("backbone", "tokenizer", "scheme", "rank", "alpha", "targets", "tensors", "format")
 
@@ -132,11 +136,27 @@ class Adapter:
     @property
     def sha256(self) -> str:
         """SHA-256 (hex) of names, shapes and values: equal adapters, bit for bit, agree."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.tensors.items()):
-            digest.update(f"{name}:{tensor.shape};".encode())
-            digest.update(np.ascontiguousarray(tensor, dtype="<f4").tobytes())
-        return digest.hexdigest()
+        return sha256_of(self.tensors)
+
+
+def factor_of(name: str) -> str:
+    """Which factor a tensor is: "A" or "B"; "" if it is none of LoRA's."""
+    found = _FACTOR.search(name)
+    return found[1] if found else ""
+
+
+def partner_of(name: str) -> str:
+    """The name of the B that goes with an A."""
+    return _FACTOR.sub(".lora_B", name)
+
+
+def sha256_of(tensors: Mapping[str, NDArray[np.float32]]) -> str:
+    """SHA-256 (hex) of named arrays, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}:{tensor.shape};".encode())
+        digest.update(np.ascontiguousarray(tensor, dtype="<f4").tobytes())
+    return digest.hexdigest()
 
 
 def check_adapter(tensors: Mapping[str, NDArray[Any]], manifest: Manifest) -> None:

@@ -7,12 +7,15 @@ torch and peft are imported inside functions: moving adapters between sites need
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedmedlora.errors import AdapterError
 from fedmedlora.model.adapter import Adapter, Manifest, check_adapter
+
+_RESIDUAL = "residual"  # PEFT's name of the second pair
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -101,8 +104,16 @@ def adapter_of(model: PeftModel, manifest: Manifest) -> Adapter:
     return Adapter(manifest, {name: state[name] for name, _ in manifest.tensors})
 
 
-def load_adapter(model: PeftModel, adapter: Adapter) -> None:
+def load_adapter(model: PeftModel, adapter: Adapter, *, residual: Adapter | None = None) -> None:
     """Write an adapter into a PEFT model's default adapter, in place, after checking it.
+
+    The model's adapter takes on the manifest's rank and alpha if it has others.
+
+    Args:
+        model: its default adapter is overwritten and trainable.
+        adapter: for the layers that the model's adapter has.
+        residual: a second pair for the same layers, frozen and active beside the first; without
+            one, what the model had is removed.
 
     Raises:
         AdapterError: the tensors break their manifest, or the model has other tensors.
@@ -111,6 +122,8 @@ def load_adapter(model: PeftModel, adapter: Adapter) -> None:
     from peft import set_peft_model_state_dict
 
     check_adapter(adapter.tensors, adapter.manifest)
+    _set_residual(model, residual)
+    _take_rank(model, "default", adapter.manifest)
     here = {name: tuple(value.shape) for name, value in _lora_state(model).items()}
     if tuple(sorted(here.items())) != adapter.manifest.tensors:
         raise AdapterError(
@@ -121,6 +134,39 @@ def load_adapter(model: PeftModel, adapter: Adapter) -> None:
     # A copy: from_numpy would share memory with an adapter that others hold.
     state = {name: torch.from_numpy(tensor.copy()) for name, tensor in adapter.tensors.items()}
     set_peft_model_state_dict(model, state)
+    model.base_model.set_adapter(["default"] if residual is None else ["default", _RESIDUAL])
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(".default." in name)
+
+
+def _take_rank(model: PeftModel, name: str, manifest: Manifest) -> None:
+    """Make the model's adapter anew if its rank or alpha are not the manifest's."""
+    config = model.peft_config["default"]
+    if name in model.peft_config:
+        own = model.peft_config[name]
+        if (own.r, float(own.lora_alpha)) == (manifest.rank, manifest.alpha):
+            return
+        model.delete_adapter(name)
+    wanted = copy.deepcopy(config)
+    wanted.r, wanted.lora_alpha = manifest.rank, manifest.alpha
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        model.add_adapter(name, wanted)
+
+
+def _set_residual(model: PeftModel, residual: Adapter | None) -> None:
+    import torch
+    from peft import set_peft_model_state_dict
+
+    if residual is None:
+        if _RESIDUAL in model.peft_config:
+            model.delete_adapter(_RESIDUAL)
+        model.set_adapter("default")
+        return
+    check_adapter(residual.tensors, residual.manifest)
+    _take_rank(model, _RESIDUAL, residual.manifest)
+    state = {name: torch.from_numpy(tensor.copy()) for name, tensor in residual.tensors.items()}
+    set_peft_model_state_dict(model, state, adapter_name=_RESIDUAL)
 
 
 def _lora_state(model: PeftModel) -> dict[str, Any]:

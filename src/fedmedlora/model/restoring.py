@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def kept_as_it_was(model: PeftModel) -> Iterator[dict[str, torch.Tensor]]:
-    """Gives copies of the trainable parameters, by name; puts back everything else at the end."""
+    """Gives copies of the adapters' parameters, by name; puts back everything else at the end."""
     from transformers.utils import logging
 
     base = Projection(model).base  # looks at the model in evaluation mode, once
@@ -43,7 +43,7 @@ def kept_as_it_was(model: PeftModel) -> Iterator[dict[str, torch.Tensor]]:
     trainable = {
         name: parameter.detach().clone()
         for name, parameter in model.named_parameters()
-        if parameter.requires_grad
+        if parameter.requires_grad or ".lora_" in name
     }
     try:
         with torch.random.fork_rng(), warnings.catch_warnings():

@@ -12,10 +12,12 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedmedlora.errors import AdapterError, ConfigError, DataError
+from fedmedlora.model.adapter import Part, factor_of
 from fedmedlora.model.encoding import Row
 from fedmedlora.model.losses import Objective, answer_loss, decision_loss, mean_loss, pad_rows
 from fedmedlora.model.restoring import kept_as_it_was
@@ -54,6 +56,8 @@ class TrainingSettings:
         max_tokens: limit of a row.
         gradient_checkpointing: recompute activations in the backward pass; saves memory, costs
             about a third of the time.
+        proximal: mu of FedProx (Li et al., arXiv 1812.06127): mu / 2 times the squared distance
+            from the adapter that the round began with is added to the loss; 0 adds nothing.
         objective: the loss: ``"answer"``, the usual one over all answer tokens, or
             ``"decisions"``, of what enforced decoding leaves open; see ``losses``.
 
@@ -70,6 +74,7 @@ class TrainingSettings:
     max_tokens: int = 800
     gradient_checkpointing: bool = False
     objective: Objective = "answer"
+    proximal: float = 0.0
 
     def __post_init__(self) -> None:
         wrong = {
@@ -80,6 +85,7 @@ class TrainingSettings:
             "warmup": not 0 <= self.warmup < 1,
             "weight_decay": not self.weight_decay >= 0,
             "max_tokens": self.max_tokens < 2,
+            "proximal": not self.proximal >= 0,
         }
         for name in (name for name, is_wrong in wrong.items() if is_wrong):
             raise ConfigError(f"training.{name}: {getattr(self, name)!r} is out of range")
@@ -111,6 +117,7 @@ def train_adapter(
     tokenizer: PreTrainedTokenizerBase,
     settings: TrainingSettings,
     seed: int,
+    trains: Part = "AB",
     on_step: OnStep | None = None,
 ) -> TrainingOutcome:
     """Train the adapter of ``model`` on ``rows``, in place.
@@ -121,6 +128,7 @@ def train_adapter(
         tokenizer: of the backbone.
         settings: of this round.
         seed: order of the rows and dropout; equal seeds give equal bits on one machine.
+        trains: the factors to train; the others are frozen until the end of the call.
         on_step: told after every step.
 
     Raises:
@@ -132,13 +140,17 @@ def train_adapter(
         raise DataError("no example is left to train on")
     started = time.monotonic()
     losses: list[float] = []
-    with tempfile.TemporaryDirectory() as folder, kept_as_it_was(model) as before:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _only(model, trains),
+        kept_as_it_was(model) as before,
+    ):
         trainer = _trainer(
             model,
             rows,
             tokenizer=tokenizer,
             config=_config(folder, settings, seed=seed),
-            objective=settings.objective,
+            settings=settings,
         )
         _watch(trainer, losses, on_step)
         # TRL rounds the adapter of a quantised backbone to bf16, in which small steps are lost.
@@ -200,12 +212,14 @@ def _trainer(
     *,
     tokenizer: PreTrainedTokenizerBase,
     config: SFTConfig,
-    objective: Objective,
+    settings: TrainingSettings,
 ) -> SFTTrainer:
     from datasets import Dataset
     from torch.utils.data import Sampler
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
     from trl import SFTTrainer
+
+    start = _trainable(model) if settings.proximal else {}
 
     class AnswerLossTrainer(SFTTrainer):  # type: ignore[misc]
         """SFTTrainer whose loss computes the vocabulary only where an answer token is due."""
@@ -218,11 +232,12 @@ def _trainer(
             num_items_in_batch: torch.Tensor | int | None = None,
         ) -> torch.Tensor:
             ids, labels = inputs["input_ids"], inputs["labels"]
-            if objective == "decisions":
+            if settings.objective == "decisions":
                 total, count = decision_loss(model, ids, labels, inputs["tags"], inputs["choices"])
             else:
                 total, count = answer_loss(model, ids, labels)
-            return total / count
+            loss = total / count
+            return loss + settings.proximal / 2 * drift(model, start) if start else loss
 
         def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthOrder:
             return LengthOrder()
@@ -255,6 +270,39 @@ def _trainer(
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer
+
+
+def drift(model: PeftModel, start: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The squared distance of a model's parameters from those of ``start``: FedProx's term."""
+    import torch
+
+    here = dict(model.named_parameters())
+    return torch.stack([(here[name] - value).square().sum() for name, value in start.items()]).sum()
+
+
+def _trainable(model: PeftModel) -> dict[str, torch.Tensor]:
+    return {
+        name: parameter.detach().clone()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+@contextmanager
+def _only(model: PeftModel, part: Part) -> Iterator[None]:
+    """Freeze the factors that are not to be trained until the block ends."""
+    frozen = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and factor_of(name) not in part
+    ]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
 
 
 def length_order(lengths: Sequence[int], *, batch: int, rng: random.Random) -> list[int]:

@@ -1,0 +1,143 @@
+"""What the server keeps and sends: the global adapter in the parts and ranks that sites ask for.
+
+Enters: the state after a round, candidates and weights. Leaves: each site's request, the next state
+and the adapter that the federation stands for. The arithmetic is ``aggregation``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cache
+
+from fedmedlora.aggregation.methods import METHODS, Layout, Method, Replies, ServerState
+from fedmedlora.federation import wire
+from fedmedlora.federation.adapter_parts import (
+    adapter_part,
+    factor_pairs,
+    joined,
+    manifest_at_rank,
+    manifest_part,
+    residual_adapter,
+    scale_of,
+    truncated,
+)
+from fedmedlora.federation.flower import ArrayRecord, RecordDict
+from fedmedlora.federation.plan import FederationPlan
+from fedmedlora.model.adapter import Adapter, Manifest
+from fedmedlora.model.packing import pack
+
+
+class ServerModel:
+    """The global adapter of a plan's method, from round to round.
+
+    Attributes:
+        state: after the last complete round.
+
+    Args:
+        plan: with the method and the sites' ranks.
+        initial: what round 1 broadcasts.
+        state: to go on from.
+
+    Raises:
+        AdapterError: a factor of ``initial`` lacks its partner.
+    """
+
+    def __init__(self, plan: FederationPlan, initial: Adapter, state: ServerState) -> None:
+        self.state = state
+        self._plan = plan
+        self._initial = initial
+        self._method: Method = METHODS[plan.method]
+        self._ranks = {site: (rank, alpha) for site, rank, alpha in plan.ranks}
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the trainable global adapter."""
+        return self._initial.manifest
+
+    @property
+    def trainable(self) -> Adapter:
+        """The global adapter that sites go on training, without a residual."""
+        return Adapter(self.manifest, dict(self.state.factors))
+
+    @property
+    def adapter(self) -> Adapter:
+        """The adapter that the federation stands for: its residual is joined to it."""
+        residual = self._residual()
+        return self.trainable if residual is None else joined(self.trainable, residual)
+
+    def _residual(self) -> Adapter | None:
+        if not self.state.residual:
+            return None
+        return residual_adapter(self.state.residual, self.manifest)
+
+    def site_manifest(self, site: str) -> Manifest:
+        """Of the adapter that a site trains: the global one's, at the site's own rank."""
+        if site not in self._ranks:
+            return self.manifest
+        rank, alpha = self._ranks[site]
+        return manifest_at_rank(self.manifest, rank=rank, alpha=alpha)
+
+    def call(self, site: str, number: int) -> wire.Call:
+        """What a round's messages to and from a site carry."""
+        manifest, method = self.site_manifest(site), self._method
+        returns = method.returns(number)
+        sent, back = (manifest_part(manifest, part).to_json() for part in (method.sends, returns))
+        return wire.Call(
+            run=self._plan.run_id,
+            round=number,
+            manifest=sent,
+            wire=self._plan.wire,
+            reply="" if back == sent else back,
+            trains=method.trains(number),
+            returns=returns,
+            initial="" if method.sends == "AB" else self._initial.sha256,
+        )
+
+    def requests(self, calls: Mapping[str, wire.Call]) -> dict[str, RecordDict]:
+        """A request to train for every site; sites of one manifest share its array."""
+        residual = self._residual()
+
+        @cache
+        def arrays(manifest: str) -> ArrayRecord:
+            wanted = Manifest.from_json(manifest)
+            whole = self.trainable
+            if wanted.rank != self.manifest.rank or wanted.alpha != self.manifest.alpha:
+                own = manifest_at_rank(self.manifest, rank=wanted.rank, alpha=wanted.alpha)
+                whole = truncated(whole, own)
+            return wire.adapter_arrays(
+                pack(adapter_part(whole, self._method.sends), self._plan.wire)
+            )
+
+        return {
+            site: wire.request(call, arrays(call.manifest), residual=residual)
+            for site, call in calls.items()
+        }
+
+    def combine(
+        self, adapters: Iterable[Adapter], sites: Iterable[str], weights: list[float], number: int
+    ) -> None:
+        """Take the next state from the sites' replies; see ``aggregation.methods``.
+
+        Args:
+            adapters: the replies, in the plan's order; may be lazy.
+            sites: whose they are.
+            weights: p_k.
+            number: of the round.
+        """
+        pairs = () if self._method.sends != "AB" else factor_pairs(self.manifest)
+        layout = Layout(
+            pairs=pairs,
+            rank=self.manifest.rank,
+            scale=scale_of(self.manifest),
+            round=number,
+            server=self._plan.server,
+        )
+        replies = Replies(
+            states=(adapter.tensors for adapter in adapters),
+            weights=weights,
+            scales=[scale_of(self.site_manifest(site)) for site in sites],
+        )
+        after = self._method.combine(self.state, replies, layout)
+        order = [name for name, _ in self.manifest.tensors]
+        self.state = replace(after, factors={name: after.factors[name] for name in order})
