@@ -91,12 +91,20 @@ def convert(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="File or folder to read.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="File or new folder to write.")],
     from_format: Annotated[
-        str, typer.Option("--from", help="jsonl, brat, iob or paper-json.", show_default=False)
+        str,
+        typer.Option(
+            "--from",
+            help="jsonl, brat, iob, paper-json, i2b2-2010 or i2b2-2012.",
+            show_default=False,
+        ),
     ],
     to_format: Annotated[str, typer.Option("--to", help="jsonl or brat.")] = "jsonl",
     mapping: Annotated[
         str | None,
-        typer.Option(help="A shipped mapping (maccrobat) or a YAML file. Without: types are kept."),
+        typer.Option(
+            help="A shipped mapping (maccrobat, i2b2-2010, i2b2-2012, n2c2-2018) or a YAML file. "
+            "Without: types are kept."
+        ),
     ] = None,
     discontinuous: Annotated[
         str | None,

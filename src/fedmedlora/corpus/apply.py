@@ -105,6 +105,9 @@ class _Work:
                 self._refuse("entity", span.type)
                 skipped["unmapped type", span.type] += 1
                 continue
+            if not span.fragments:
+                skipped["its text is not at its place", span.type] += 1
+                continue
             place = self._place(span)
             if place is None:
                 skipped["discontinuous", span.type] += 1

@@ -43,7 +43,7 @@ def convert(
     Args:
         source: a file or folder of ``from_format``.
         out: a file (jsonl; replaced if it exists) or a new or empty folder (brat).
-        from_format: "jsonl", "brat", "iob" or "paper-json".
+        from_format: "jsonl", "brat", "iob", "paper-json", "i2b2-2010" or "i2b2-2012".
         to_format: "jsonl" or "brat".
         mapping: the name of a shipped mapping or the path of a mapping file; ``None`` keeps types.
         scheme: what the mapping maps to.

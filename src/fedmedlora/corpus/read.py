@@ -9,6 +9,8 @@ from pathlib import Path
 from fedmedlora.corpus.apply import map_documents
 from fedmedlora.corpus.brat import read_brat_sources
 from fedmedlora.corpus.brat_folder import SIDECAR
+from fedmedlora.corpus.i2b2_2010 import read_i2b2_2010_sources
+from fedmedlora.corpus.i2b2_2012 import read_i2b2_2012_sources
 from fedmedlora.corpus.iob import read_iob_sources
 from fedmedlora.corpus.jsonl import read_jsonl
 from fedmedlora.corpus.mapping import TypeMapping
@@ -28,6 +30,8 @@ READERS: dict[str, Callable[[Path], list[SourceDocument]]] = {
     "brat": read_brat_sources,
     "iob": read_iob_sources,
     "paper-json": read_paper_json_sources,
+    "i2b2-2010": read_i2b2_2010_sources,
+    "i2b2-2012": read_i2b2_2012_sources,
 }
 
 _FORMATS = {
@@ -37,6 +41,7 @@ _FORMATS = {
     ".bio": "iob",
     ".tsv": "iob",
     ".conll": "iob",
+    ".xml": "i2b2-2012",
 }
 
 
@@ -50,8 +55,9 @@ def read_documents(
     """The documents at ``path``, whatever its format.
 
     Args:
-        path: a .jsonl, .json (the paper's), .iob, .bio, .tsv or .conll file, or a folder: of brat
-            files if it holds an .ann or our sidecar, else of files of those endings.
+        path: a .jsonl, .json (the paper's), .iob, .bio, .tsv, .conll or .xml (i2b2 2012) file, or a
+            folder: of brat files if it holds an .ann or our sidecar, else of files of those
+            endings, else of i2b2 2010 if it or a subfolder holds a .con.
         covers: what the annotators looked for, for documents that do not say it themselves.
         mapping: from the source's types to the scheme; ``None`` keeps the types.
         scheme: what the mapping maps to.
@@ -77,10 +83,17 @@ def read_sources(path: Path) -> list[SourceDocument]:
         return READERS[_format_of(path)](path)
     if any(path.glob("*.ann")) or (path / SIDECAR).is_file():
         return read_brat_sources(path)
-    files = sorted(p for p in path.iterdir() if p.suffix.lower() in _FORMATS and p.is_file())
+    files = sorted(
+        p
+        for p in path.iterdir()
+        if p.suffix.lower() in _FORMATS and p.is_file() and not p.name.startswith(".")
+    )
+    if not files and any(path.rglob("*.con")):
+        return read_i2b2_2010_sources(path)
     if not files:
         raise DataError(
-            f"the folder holds neither .ann files nor any of {', '.join(_FORMATS)}", path=path
+            f"the folder holds neither .ann or .con files nor any of {', '.join(_FORMATS)}",
+            path=path,
         )
     sources: list[SourceDocument] = []
     seen: dict[str, Path] = {}
@@ -129,7 +142,7 @@ def _format_of(path: Path) -> str:
     if path.suffix.lower() not in _FORMATS:
         raise DataError(
             f"no reader for the ending {path.suffix!r}; known are {', '.join(_FORMATS)}, and "
-            "folders of brat files",
+            "folders of brat or i2b2 2010 files",
             path=path,
         )
     return _FORMATS[path.suffix.lower()]

@@ -19,7 +19,8 @@ class SourceSpan:
     Attributes:
         id: unique within its document.
         type: the source's own type.
-        fragments: half-open character ranges, ascending; more than one where it is discontinuous.
+        fragments: half-open character ranges, ascending; more than one where it is discontinuous,
+            none where its place and the text that the source gives for it contradict each other.
     """
 
     id: str
