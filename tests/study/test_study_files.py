@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmedlora.config import load_study
+from fedmedlora.config import PROJECTIONS, load_study
 from fedmedlora.corpus.jsonl import write_jsonl
 from fedmedlora.errors import ConfigError, DataError
 from fedmedlora.schema import Document, Entity
@@ -148,3 +148,29 @@ def test_a_sample_is_drawn_by_the_seed_and_keeps_the_order(tmp_path):
     assert names == again != other
     assert names == sorted(names, key=lambda name: int(name[1:]))
     assert len(names) == 10
+
+
+def test_the_papers_study_says_what_the_paper_trained_with():
+    study = load_study(Path(__file__).resolve().parents[2] / "studies/paper.yaml")
+    assert (study.backbone.name, study.backbone.precision) == ("meta-llama/Llama-3.1-8B", "nf4")
+    adapter = study.adapter
+    assert (adapter.rank, adapter.alpha, adapter.dropout) == (16, 64, 0)
+    assert adapter.targets == PROJECTIONS
+    training = study.training
+    assert (training.learning_rate, training.warmup, training.batch) == (2e-4, 0.05, 4)
+    assert (training.epochs, training.steps, training.max_tokens) == (2, None, 800)
+    assert training.gradient_checkpointing
+    assert training.objective == "answer"
+    assert study.federation.rounds == 3
+    assert list(study.sites) == ["mimic_iii", "mtsamples", "utp"]
+    assert list(study.cohorts) == ["i2b2", "ynhh"]
+    wanted = {"zero-shot", "single-site", "fed-medlora", "fed-medlora+", "centralised"}
+    assert wanted <= set(study.methods)
+
+
+def test_the_alternatives_of_the_papers_study_load_when_uncommented(tmp_path):
+    text = (Path(__file__).resolve().parents[2] / "studies/paper.yaml").read_text(encoding="utf-8")
+    qwen = "targets: [q_proj, k_proj, v_proj, o_proj]"
+    assert qwen in text
+    study = load(tmp_path, text, "backbone.name=Qwen/Qwen3-4B", f"adapter.{qwen.replace(': ', '=')}")
+    assert study.adapter.targets == PROJECTIONS[:4]
