@@ -168,9 +168,11 @@ def test_the_papers_study_says_what_the_paper_trained_with():
     assert wanted <= set(study.methods)
 
 
-def test_the_alternatives_of_the_papers_study_load_when_uncommented(tmp_path):
+def test_the_papers_study_takes_the_targets_it_names_for_another_backbone(tmp_path):
     text = (Path(__file__).resolve().parents[2] / "studies/paper.yaml").read_text(encoding="utf-8")
     qwen = "targets: [q_proj, k_proj, v_proj, o_proj]"
     assert qwen in text
-    study = load(tmp_path, text, "backbone.name=Qwen/Qwen3-4B", f"adapter.{qwen.replace(': ', '=')}")
+    study = load(
+        tmp_path, text, "backbone.name=Qwen/Qwen3-4B", f"adapter.{qwen.replace(': ', '=')}"
+    )
     assert study.adapter.targets == PROJECTIONS[:4]
