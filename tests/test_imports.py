@@ -299,6 +299,10 @@ def test_what_needs_no_model_loads_none_however_indirectly():
     assert not loaded_after(names) & HEAVY
 
 
+def test_asking_an_api_model_loads_no_model_of_our_own():
+    assert not loaded_after([f"{PACKAGE}.model.chat"]) & HEAVY
+
+
 def test_the_command_line_loads_nothing_before_it_knows_the_command():
     heavy = HEAVY | {"numpy", "scipy", "pydantic", "yaml", "bioc", "rich", "lxml"}
     assert not loaded_after([f"{PACKAGE}.cli"]) & heavy

@@ -51,5 +51,9 @@ class FederationError(FedMedLoRAError):
     """A round cannot be completed: too few sites answered, or what they sent was refused."""
 
 
+class EndpointError(FedMedLoRAError):
+    """An API endpoint refused, failed or answered something else than it should."""
+
+
 class RunError(FedMedLoRAError):
     """A run folder cannot be written, read or resumed."""
