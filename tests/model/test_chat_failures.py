@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from chat_server import KEY, SECRET, completion, example, failure, serving
 
-from fedmedlora.errors import EndpointError, RunError
+from fedmedlora.errors import ConfigError, EndpointError, RunError
 from fedmedlora.model.chat import ChatSettings, answer_by_api
 
 NEVER = (KEY, SECRET, "in-the-query", "Bearer")
@@ -193,6 +193,39 @@ def test_requests_under_way_when_another_fails_are_kept(tmp_path):
         pytest.raises(EndpointError, match="1 of 2 answers are kept"),
     ):
         ask(server, [example(0), example(1)], tmp_path, concurrency=2)
+
+
+def test_nobody_waits_on_when_the_run_has_failed(tmp_path):
+    waiting = threading.Event()
+
+    def reply(prompt, number):
+        if f"{SECRET} 0" in prompt:
+            waiting.set()
+            return 429, failure(), {"Retry-After": "250"}
+        waiting.wait(20)
+        return 401, failure()
+
+    with serving(reply) as server:
+        with pytest.raises(EndpointError, match="the key is refused"):
+            answer_by_api(
+                [example(0), example(1)],
+                ChatSettings(model="toy", allow_egress=True, concurrency=2),
+                cohorts=["mts"],
+                cache=tmp_path / "cache.jsonl",
+                environ=server.environ,
+            )
+        assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("proxy", [f"gopher://me:{KEY}@proxy:1", f"http://me:{KEY}@proxy:port"])
+def test_a_proxy_that_is_none_is_told_without_its_password(tmp_path, monkeypatch, proxy):
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with (
+        serving(lambda prompt, number: "x") as server,
+        pytest.raises(ConfigError, match="HTTPS_PROXY, HTTP_PROXY, ALL_PROXY") as caught,
+    ):
+        ask(server, [example(1)], tmp_path)
+    assert KEY not in str(caught.value)
 
 
 def test_after_a_kill_in_the_middle_only_the_missing_are_asked(tmp_path):

@@ -88,7 +88,7 @@ class ChatClient:
                 # A redirect would carry notes to a host that nobody named.
                 follow_redirects=False,
             )
-        except (ValueError, ImportError, OSError):
+        except (httpx.InvalidURL, ValueError, ImportError, OSError):
             raise ConfigError(
                 "the HTTP client cannot be set up with the environment's proxy or certificate "
                 "settings: check HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
