@@ -1,9 +1,10 @@
-"""Train one method of a study (``zero-shot``: none) and score it on the sites' validation notes.
+"""Train one row of a study and score it on the sites' validation notes.
 
-    python scripts/score_validation.py STUDY METHOD [key=value ...]
+    python scripts/score_validation.py STUDY ROW [key=value ...]
 
-For choosing settings: test notes are not read. Prints seconds, the last losses, open biases and
-strict micro F1.
+For choosing settings: test notes are not read. ROW is a label of the study's table, such as
+zero-shot or fed-medlora; the study need not list its method. Prints seconds, the last losses, open
+biases and micro F1.
 """
 
 from __future__ import annotations
@@ -14,59 +15,47 @@ import time
 from pathlib import Path
 
 from fedmedlora.config import load_study
-from fedmedlora.evaluation.records import SCORED_OF, Cohort, score_cohorts
 from fedmedlora.progress import quiet_libraries
+from fedmedlora.study.arms import study_arms
 from fedmedlora.study.data import load_data
+from fedmedlora.study.method_run import score_round
 from fedmedlora.study.methods import MethodRunner
-from fedmedlora.tasks.build import build_examples
-from fedmedlora.tasks.reading import predict_documents
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study", type=Path)
-    parser.add_argument("method")
+    parser.add_argument("row")
     parser.add_argument("settings", nargs="*")
     arguments = parser.parse_args()
     quiet_libraries()
-    study = load_study(arguments.study, arguments.settings)
-    data = load_data(study)
+    row = arguments.row
+    more = [] if "/" in row else [f"methods=[{row}]"]
+    study = load_study(arguments.study, [*more, *arguments.settings])
+    arm = next(arm for arm in study_arms(study) if arm.label == row)
     with tempfile.TemporaryDirectory() as folder:
-        runner = MethodRunner(study, data, Path(folder), lambda kind, facts: None)
+        runner = MethodRunner(study, load_data(study), Path(folder), lambda kind, facts: None)
         started = time.monotonic()
-        adapter, biases = None, dict.fromkeys(runner.settings.tasks, 0.0)
-        if arguments.method != "zero-shot":
-            trained = runner.train(arguments.method)
-            adapter, biases = trained.adapter, dict(trained.open_biases)
+        trained = None
+        if arm.kind != "untrained":
+            trained = runner.train(arm)
             last = {name: site.loss_last for name, site in trained.records[-1].sites.items()}
-            print(f"trained in {time.monotonic() - started:.0f} s, last losses {last}, {biases=}")
-    started, asked = time.monotonic(), 0
-    cohorts: dict[str, dict[str, Cohort]] = {task: {} for task in runner.settings.tasks}
-    for site in data.sites:
-        examples, _ = build_examples(
-            site.validation, covers=site.covers, scheme=runner.scheme, settings=runner.settings
+            seconds, biases = time.monotonic() - started, trained.open_biases
+            print(f"trained in {seconds:.0f} s, last losses {last}, {biases=}")
+        started = time.monotonic()
+        rows = score_round(
+            runner,
+            arm,
+            None if trained is None else trained.adapter,
+            number=0,
+            open_biases=None if trained is None else trained.open_biases,
+            own=None if trained is None else trained.own,
+            all_cohorts=True,
         )
-        asked += len(examples)
-        answers = runner.decode(adapter, examples, biases)
-        pairs = list(zip(examples, answers, strict=True))
-        read = predict_documents(
-            site.validation, pairs, scheme=runner.scheme, tasks=runner.settings.tasks
-        )
-        for task in runner.settings.tasks:
-            cohorts[task][site.name] = Cohort(site.validation, read[task].documents, site.covers)
-    print(f"{asked} examples decoded in {time.monotonic() - started:.1f} s")
-    for task, by_site in cohorts.items():
-        records = score_cohorts(
-            by_site,
-            scheme=runner.scheme,
-            method=arguments.method,
-            round=None,
-            tasks=SCORED_OF[task],
-            bootstrap=None,
-        )
-        for record in records:
-            if record.type == "micro" and record.matching == "strict" and record.f1 is not None:
-                print(f"{record.task:10} {record.level:9} {record.cohort:18} {record.f1:.3f}")
+        print(f"decoded in {time.monotonic() - started:.1f} s")
+    for one in rows:
+        if one["f1"] is not None:
+            print(f"{one['task']:10} {one['matching']:8} {one['cohort']:18} {one['f1']:.3f}")
 
 
 if __name__ == "__main__":

@@ -221,7 +221,8 @@ def run(
         from fedmedlora.progress import quiet_libraries, show_progress
 
         quiet_libraries()
-        from fedmedlora.study.run import run_study, study_tables
+        from fedmedlora.study.run import run_study
+        from fedmedlora.study.tables import study_tables
 
         with show_progress() as on_event:
             run_study(plan, out, on_event=on_event)
@@ -235,18 +236,24 @@ def run(
 @app.command()
 def table(out: Run) -> None:
     """Print the tables of a finished run again."""
-    from fedmedlora.study.run import study_tables
+    from fedmedlora.study.tables import study_tables
 
     _print_tables(study_tables(out))
 
 
 @app.command()
-def rescore(out: Run) -> None:
+def rescore(
+    out: Run,
+    method: Annotated[
+        str | None,
+        typer.Option(metavar="ROW", help="This row of the tables alone, such as fed-medlora+."),
+    ] = None,
+) -> None:
     """Score a run again from its saved answers, without a model."""
     from fedmedlora.study.run import rescore as rescore_run
-    from fedmedlora.study.run import study_tables
+    from fedmedlora.study.tables import study_tables
 
-    rescore_run(out)
+    rescore_run(out, method=method)
     _print_tables(study_tables(out))
 
 

@@ -51,17 +51,19 @@ class FakeStudies:
     def study_tables(self, out):
         return [Table("scores", ("method", "F1"), (("fed-medlora", "0.8"),))]
 
-    def rescore(self, out):
-        self.rescored.append(out)
+    def rescore(self, out, *, method):
+        self.rescored.append(out if method is None else (out, method))
 
 
 @pytest.fixture
 def studies(monkeypatch):
     fake = FakeStudies()
     module = types.ModuleType("fedmedlora.study.run")
-    module.run_study, module.study_tables = fake.run_study, fake.study_tables
-    module.rescore = fake.rescore
+    module.run_study, module.rescore = fake.run_study, fake.rescore
     monkeypatch.setitem(sys.modules, "fedmedlora.study.run", module)
+    tables = types.ModuleType("fedmedlora.study.tables")
+    tables.study_tables = fake.study_tables
+    monkeypatch.setitem(sys.modules, "fedmedlora.study.tables", tables)
     monkeypatch.delenv("FEDMEDLORA_DEBUG", raising=False)
     return fake
 
@@ -189,6 +191,8 @@ def test_table_and_rescore_print_the_tables(tmp_path, studies, capsys):
     assert command("rescore", tmp_path) == 0
     assert studies.rescored == [tmp_path]
     assert capsys.readouterr().out.count("fed-medlora") == 2
+    assert command("rescore", tmp_path, "--method", "fed-medlora+") == 0
+    assert studies.rescored[-1] == (tmp_path, "fed-medlora+")
 
 
 def test_unexpected_errors_tell_their_place_but_not_their_message(

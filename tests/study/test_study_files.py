@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from fedmedlora.config import PROJECTIONS, load_study
+from fedmedlora.config import load_study
+from fedmedlora.config_sections import PROJECTIONS
 from fedmedlora.corpus.jsonl import write_jsonl
 from fedmedlora.errors import ConfigError, DataError
 from fedmedlora.schema import Document, Entity
+from fedmedlora.study.arms import study_arms
 from fedmedlora.study.data import load_data
-from fedmedlora.study.run import method_labels, run_study
+from fedmedlora.study.run import run_study
 
 GOOD = """
 name: toy
@@ -39,7 +41,7 @@ def files(tmp_path: Path, **splits) -> str:
 
 
 def test_single_sites_and_dictionaries_have_a_row_for_each_site(tmp_path):
-    assert method_labels(load(tmp_path, GOOD)) == [
+    assert [arm.label for arm in study_arms(load(tmp_path, GOOD))] == [
         "zero-shot",
         "dictionary/a",
         "dictionary/b",
@@ -52,7 +54,11 @@ def test_single_sites_and_dictionaries_have_a_row_for_each_site(tmp_path):
 
 def test_a_setting_on_the_command_line_reaches_its_section(tmp_path):
     study = load(tmp_path, GOOD, "training.steps=5", "seed=3", "methods=[centralised]")
-    assert (study.training.steps, study.seed, study.methods) == (5, 3, ("centralised",))
+    assert (study.training.steps, study.seed, [m.label for m in study.methods]) == (
+        5,
+        3,
+        ["centralised"],
+    )
 
 
 @pytest.mark.parametrize(
@@ -165,7 +171,7 @@ def test_the_papers_study_says_what_the_paper_trained_with():
     assert list(study.sites) == ["mimic_iii", "mtsamples", "utp"]
     assert list(study.cohorts) == ["i2b2", "ynhh"]
     wanted = {"zero-shot", "single-site", "fed-medlora", "fed-medlora+", "centralised"}
-    assert wanted <= set(study.methods)
+    assert wanted <= {entry.method for entry in study.methods}
 
 
 def test_the_papers_study_takes_the_targets_it_names_for_another_backbone(tmp_path):

@@ -16,8 +16,10 @@ from fedmedlora.corpus.files import write_text
 from fedmedlora.errors import RunError
 from fedmedlora.model.adapter_files import read_adapter
 from fedmedlora.study import processes
-from fedmedlora.study.run import run_study, study_tables
+from fedmedlora.study.arms import study_arms
+from fedmedlora.study.run import run_study
 from fedmedlora.study.run_folder import RunFolder
+from fedmedlora.study.tables import study_tables
 
 TEXT = """
 name: toy
@@ -144,7 +146,7 @@ def test_a_worker_process_that_dies_is_told_in_one_sentence(tmp_path, monkeypatc
     study = study_of(tmp_path, "runtime.processes=2")
     with pytest.raises(RunError, match="a worker process was killed"):
         processes.run_side_by_side(
-            study, tmp_path / "run", ["zero-shot", METHOD], on_event=lambda kind, facts: None
+            study, tmp_path / "run", study_arms(study), on_event=lambda kind, facts: None
         )
 
 

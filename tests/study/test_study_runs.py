@@ -10,8 +10,10 @@ from fedmedlora.config import load_study
 from fedmedlora.errors import DataError, RunError
 from fedmedlora.model.adapter_files import read_adapter
 from fedmedlora.model.backbone import embedded_folder
+from fedmedlora.study.arms import study_arms
 from fedmedlora.study.methods import first_rounds_of
-from fedmedlora.study.run import method_labels, rescore, run_study, study_tables
+from fedmedlora.study.run import rescore, run_study
+from fedmedlora.study.tables import study_tables
 
 TEXT = """
 name: toy
@@ -41,7 +43,7 @@ def run(tmp_path_factory):
 def test_every_method_is_scored_on_every_cohort_and_task(run):
     scores = json.loads((run / "scores.json").read_text())
     found = {(s["method"], s["cohort"], s["task"]) for s in scores}
-    methods = method_labels(study_of(run.parent))
+    methods = [arm.label for arm in study_arms(study_of(run.parent))]
     cohorts = ("icu", "outpatient", "all")
     tasks = ("entities", "modifiers", "relations")
     assert found == {(m, c, t) for m in methods for c in cohorts for t in tasks}
@@ -91,7 +93,9 @@ def test_scores_can_be_made_again_without_a_model(run, monkeypatch):
 
 def test_the_tables_name_every_method(run):
     scores, traffic = study_tables(run)
-    assert {row[1] for row in scores.rows} == set(method_labels(study_of(run.parent)))
+    assert {row[1] for row in scores.rows} == {
+        arm.label for arm in study_arms(study_of(run.parent))
+    }
     assert {row[0] for row in traffic.rows} == {"fed-medlora", "fed-medlora+"}
 
 

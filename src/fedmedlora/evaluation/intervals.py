@@ -133,6 +133,18 @@ def compare_tallies(
     return found
 
 
+def resample_micro(
+    tally: TaskTally, matching: Matching, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP
+) -> NDArray[np.float64]:
+    """Typed micro F1 in every draw: (resamples,), NaN for 0 / 0.
+
+    Equal bootstraps draw the same documents for every method and seed.
+    """
+    lines, samples = _resample_f1(tally, bootstrap)
+    drawn: NDArray[np.float64] = samples[:, lines.index(Line(matching, "typed", MICRO))]
+    return drawn
+
+
 def score_lines(tally: TaskTally) -> list[Line]:
     """The lines of a task's scores: typed types, micro and macro, then type-agnostic micro."""
     typed = (*tally.types, MICRO, MACRO)

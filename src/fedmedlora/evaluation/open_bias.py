@@ -23,7 +23,7 @@ _DECIDES = {"entities": "entities", "modifiers": "relations"}
 
 def choose_open_biases(
     validation: Sequence[tuple[Sequence[Document], frozenset[str]]],
-    answers: Callable[[Sequence[Example], float], Sequence[str]],
+    answers: Callable[[int, Sequence[Example], float], Sequence[str]],
     *,
     candidates: Sequence[float],
     scheme: Scheme,
@@ -33,7 +33,7 @@ def choose_open_biases(
 
     Args:
         validation: each site's validation notes and what its annotators covered.
-        answers: decodes examples with a bias.
+        answers: (place in ``validation``, examples, bias) -> their answers.
         candidates: biases to try, added to a logit.
         scheme: types and pairs.
         settings: how the model is asked.
@@ -41,9 +41,9 @@ def choose_open_biases(
     best: dict[str, tuple[float, float]] = {}
     for bias in sorted(candidates, key=abs):
         counts = dict.fromkeys(settings.tasks, Counts())
-        for documents, covers in validation:
+        for place, (documents, covers) in enumerate(validation):
             examples, _ = build_examples(documents, covers=covers, scheme=scheme, settings=settings)
-            pairs = list(zip(examples, answers(examples, bias), strict=True))
+            pairs = list(zip(examples, answers(place, examples, bias), strict=True))
             read = predict_documents(documents, pairs, scheme=scheme, tasks=settings.tasks)
             for task in settings.tasks:
                 counts[task] += _strict(documents, read[task].documents, covers, scheme, task)

@@ -146,11 +146,13 @@ def _take_rank(model: PeftModel, name: str, manifest: Manifest) -> None:
         own = model.peft_config[name]
         if (own.r, float(own.lora_alpha)) == (manifest.rank, manifest.alpha):
             return
-        model.delete_adapter(name)
     wanted = copy.deepcopy(config)
     wanted.r, wanted.lora_alpha = manifest.rank, manifest.alpha
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        warnings.filterwarnings("ignore", "Adapter .* was active which is now deleted", UserWarning)
+        if name in model.peft_config:
+            model.delete_adapter(name)
         model.add_adapter(name, wanted)
 
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedmedlora.config import Cohort, Site, Study, covered
+from fedmedlora.config import Study, covered
+from fedmedlora.config_sections import Cohort, Site
 from fedmedlora.corpus.read import check_splits, read_documents
 from fedmedlora.corpus.synthetic import make_sites
 from fedmedlora.errors import ConfigError, DataError
 from fedmedlora.schema import Document, Scheme, observed_types
 from fedmedlora.seeds import derive_seed
+from fedmedlora.study.partition import (
+    partition_by_dirichlet,
+    partition_by_group,
+    partition_evenly,
+)
 
 POOLED = "pooled"
 """The name of the one site that centralised training has."""
@@ -20,12 +26,13 @@ POOLED = "pooled"
 
 @dataclass(frozen=True, slots=True)
 class SiteData:
-    """A site's notes and the types that its annotators looked for."""
+    """A site's notes, the types that its annotators looked for, and the tasks it takes part in."""
 
     name: str
     train: tuple[Document, ...]
     validation: tuple[Document, ...]
     covers: frozenset[str]
+    tasks: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +46,20 @@ class CohortData:
 
 @dataclass(frozen=True, slots=True)
 class StudyData:
-    """All notes of a study; cohorts are the sites' test notes, then the study's own."""
+    """All notes of a study; cohorts are the test notes of sites, new sites and the study's own."""
 
     sites: tuple[SiteData, ...]
     cohorts: tuple[CohortData, ...]
+    new_sites: tuple[SiteData, ...] = ()
     server_validation: tuple[Document, ...] = ()
 
     def site(self, name: str) -> SiteData:
-        """The site of this name.
+        """The site, or new site, of this name.
 
         Raises:
             KeyError: there is none.
         """
-        for site in self.sites:
+        for site in (*self.sites, *self.new_sites):
             if site.name == name:
                 return site
         raise KeyError(name)
@@ -62,28 +70,135 @@ def load_data(study: Study) -> StudyData:
 
     Raises:
         DataError: a file is missing or malformed, or a document is in two splits.
-        ConfigError: a site has nothing of a type that it is said to annotate.
+        ConfigError: a site has nothing of a type that it is said to annotate, or the notes cannot
+            be shared among so many sites.
     """
     scheme = study.make_scheme()
     sites, cohorts = [], []
     for name, site in study.sites.items():
-        splits = _read_site(name, site, root=Path(study.root))
-        check_splits(splits)
-        covers = _coverage(name, site.annotates, splits["train"], scheme=scheme)
-        drawn = {
-            split: _draw(study.seed, documents, getattr(site.sample, split), name, split)
-            for split, documents in splits.items()
-        }
-        sites.append(SiteData(name, drawn["train"], drawn["validation"], covers))
-        cohorts.append(CohortData(name, drawn["test"], covers))
-    for name, cohort in study.cohorts.items():
-        cohorts.append(_read_cohort(name, cohort, study, scheme=scheme))
+        made, cohort = _load_site(name, site, study, scheme=scheme)
+        sites.append(made)
+        cohorts.append(cohort)
+    new_sites = []
+    for name, new in study.new_sites.items():
+        made, cohort = _load_site(name, new, study, scheme=scheme)
+        new_sites.append(made)
+        cohorts.append(cohort)
+        if max(new.notes) > len(made.train):
+            raise ConfigError(
+                f"new_sites.{name}.notes: {max(new.notes)} is more than its {len(made.train)} "
+                "training notes"
+            )
+    for name, external in study.cohorts.items():
+        cohorts.append(_read_cohort(name, external, study, scheme=scheme))
+    if study.partition is not None:
+        sites = _share(sites, study, scheme=scheme)
     server = (
         ()
         if study.server_validation is None
         else tuple(read_documents(Path(study.root) / study.server_validation))
     )
-    return StudyData(tuple(sites), tuple(cohorts), server)
+    return StudyData(tuple(sites), tuple(cohorts), tuple(new_sites), server)
+
+
+def first_notes(site: SiteData, count: int, *, seed: int) -> SiteData:
+    """A site with the first ``count`` of its training notes, in an order drawn by the seed.
+
+    Fewer notes are always among more of them.
+    """
+    order = list(range(len(site.train)))
+    random.Random(derive_seed(seed, "notes", site.name)).shuffle(order)
+    return replace(site, train=tuple(site.train[place] for place in sorted(order[:count])))
+
+
+def _load_site(
+    name: str, site: Site, study: Study, *, scheme: Scheme
+) -> tuple[SiteData, CohortData]:
+    splits = _read_site(name, site, root=Path(study.root))
+    check_splits(splits)
+    covers = _coverage(name, site.annotates, splits["train"], scheme=scheme)
+    drawn = {
+        split: _draw(_data_seed(study), documents, getattr(site.sample, split), name, split)
+        for split, documents in splits.items()
+    }
+    kept = covers - set(site.strip)
+    if not kept:
+        raise ConfigError(f"sites.{name}.strip: nothing that it annotates is left")
+    train, validation = (
+        tuple(strip_types(document, frozenset(site.strip)) for document in drawn[split])
+        for split in ("train", "validation")
+    )
+    tasks = study.task.tasks
+    if site.tasks is not None:
+        tasks = tuple(task for task in tasks if task in site.tasks)
+        if not tasks:
+            raise ConfigError(f"sites.{name}.tasks: none of them is a task of the study")
+    made = SiteData(name, train, validation, kept, tasks)
+    return made, CohortData(name, drawn["test"], covers)
+
+
+def _data_seed(study: Study) -> int:
+    return study.seed if study.data_seed is None else study.data_seed
+
+
+def strip_types(document: Document, types: frozenset[str]) -> Document:
+    """A document as if nobody had looked for ``types``; relations at what is gone go with it."""
+    if not types:
+        return document
+    entities = tuple(entity for entity in document.entities if entity.type not in types)
+    left = {entity.id for entity in entities}
+    return replace(
+        document,
+        entities=entities,
+        relations=tuple(r for r in document.relations if r.head in left and r.tail in left),
+        covers=None if document.covers is None else document.covers - types,
+    )
+
+
+def with_covers(document: Document, covers: frozenset[str]) -> Document:
+    """A document that says by itself what was looked for in it."""
+    return document if document.covers is not None else replace(document, covers=covers)
+
+
+def _renamed(document: Document, site: str) -> Document:
+    """Documents and groups of several sources may have the same names."""
+    group = None if document.group is None else f"{site}/{document.group}"
+    return replace(document, id=f"{site}/{document.id}", group=group)
+
+
+_SHARE = {"even": partition_evenly, "group": partition_by_group}
+
+
+def _share(sites: Sequence[SiteData], study: Study, *, scheme: Scheme) -> list[SiteData]:
+    """The sites' notes shared anew; every document goes on saying what was looked for in it."""
+    wanted = study.partition
+    assert wanted is not None
+    splits = {
+        split: [
+            _renamed(with_covers(document, site.covers), site.name)
+            for site in sites
+            for document in getattr(site, split)
+        ]
+        for split in ("train", "validation")
+    }
+    seed = derive_seed(_data_seed(study), "partition")
+    if wanted.by == "dirichlet":
+        mains = frozenset(scheme.mains)
+        parts = partition_by_dirichlet(
+            splits, wanted.sites, alpha=wanted.alpha, seed=seed, types=mains
+        )
+    else:
+        parts = _SHARE[wanted.by](splits, wanted.sites, seed=seed)
+    return [
+        SiteData(
+            name,
+            part["train"],
+            part["validation"],
+            frozenset().union(*(document.covers or () for document in part["train"])),
+            study.task.tasks,
+        )
+        for name, part in zip(study.site_names, parts, strict=True)
+    ]
 
 
 def _read_site(name: str, site: Site, *, root: Path) -> Mapping[str, Sequence[Document]]:
@@ -112,7 +227,7 @@ def _read_cohort(name: str, cohort: Cohort, study: Study, *, scheme: Scheme) -> 
     covers = covered(cohort.annotates)
     if covers is None:
         covers = observed_types(documents) & set(scheme.types)
-    drawn = _draw(study.seed, documents, cohort.sample.test, name, "test")
+    drawn = _draw(_data_seed(study), documents, cohort.sample.test, name, "test")
     return CohortData(name, drawn, covers)
 
 

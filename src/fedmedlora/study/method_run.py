@@ -1,86 +1,211 @@
-"""One method of a study from start to end: trained, every cohort decoded, everything kept."""
+"""One arm of a study from start to end: trained, its cohorts asked, everything kept."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from fedmedlora.durable import new_folder, write_bytes
+from fedmedlora.evaluation.records import ALL, SCORED_OF, Cohort, score_cohorts
+from fedmedlora.federation.plan import RoundRecord
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.adapter_files import save_adapter
 from fedmedlora.progress import OnEvent
-from fedmedlora.study.data import StudyData
-from fedmedlora.study.methods import SINGLE, MethodRunner
+from fedmedlora.study.api_method import answer_by_endpoint
+from fedmedlora.study.arms import Arm
+from fedmedlora.study.data import CohortData
+from fedmedlora.study.few_shot_method import show_examples
+from fedmedlora.study.methods import MethodRunner, Trained
+from fedmedlora.study.peak_memory import peak_megabytes, start_watching
 from fedmedlora.study.run_folder import RunFolder
-from fedmedlora.tasks.build import build_examples
+from fedmedlora.tasks.example import Example
+from fedmedlora.tasks.reading import predict_documents
 
 
-def run_method(
-    runner: MethodRunner, label: str, *, data: StudyData, folder: RunFolder, on_event: OnEvent
-) -> None:
-    """Train a method if it trains, decode every cohort, keep the raw answers and the adapter."""
+@dataclass
+class Made:
+    """What an arm's answers come from, and what is noted of it.
+
+    Attributes:
+        trained: None for an arm without training.
+        notes: for done.json.
+    """
+
+    trained: Trained | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def run_method(runner: MethodRunner, arm: Arm, *, folder: RunFolder, on_event: OnEvent) -> None:
+    """Train an arm if it trains, ask it about its cohorts, keep raw answers and adapter."""
     started = time.monotonic()
-    backbone = runner.bench.backbone
-    folder.check_backbone(backbone.fingerprint)
-    on_event("method", {"method": label})
-    trained = None if label == "zero-shot" else runner.train(label)
-    biases = dict.fromkeys(runner.settings.tasks, 0.0) if trained is None else trained.open_biases
-    if trained is not None:
-        _keep_adapter(runner, label, trained.adapter, dict(biases), folder)
-    for cohort in data.cohorts:
-        examples, _ = build_examples(
-            cohort.documents, covers=cohort.covers, scheme=runner.scheme, settings=runner.settings
-        )
-
-        def told(done: int, name: str = cohort.name, total: int = len(examples)) -> None:
-            on_event("decoding", {"method": label, "cohort": name, "done": done, "total": total})
-
-        answers = runner.decode(
-            None if trained is None else trained.adapter, examples, biases, on_done=told
-        )
-        folder.write_answers(label, cohort.name, zip(examples, answers, strict=True))
+    start_watching()
+    on_event("method", {"method": arm.label})
+    made = Made()
+    if arm.method != "api":
+        _note_backbone(runner, arm, folder, made)
+    if arm.kind != "untrained":
+        made.trained = _train(runner, arm, folder, made)
+        _keep_adapters(runner, arm, made.trained, folder)
+    for cohort in runner.data.cohorts:
+        if arm.answers(cohort.name):
+            examples, _ = runner.bench.examples(cohort.documents, cohort.covers)
+            answers = _ask(runner, arm, cohort, examples, folder, made, on_event)
+            folder.write_answers(arm.label, cohort.name, zip(examples, answers, strict=True))
     seconds = time.monotonic() - started
+    rounds = [] if made.trained is None else [r.to_dict() for r in made.trained.records]
+    biases = {} if made.trained is None else dict(made.trained.open_biases)
+    told = {"method": arm.label, "seconds": round(seconds, 2), "peak_memory_mb": peak_megabytes()}
     folder.write_json(
-        f"answers/{label}/done.json",
-        {
-            "method": label,
-            "seconds": round(seconds, 2),
-            "open_bias": dict(biases),
-            "backbone": backbone.fingerprint,
-            "backbone_parameters": int(backbone.model.num_parameters()),
-            "adapter_parameters": runner.bench.manifest.size,
-            "rounds": [] if trained is None else [r.to_dict() for r in trained.records],
-        },
+        f"answers/{arm.label}/done.json",
+        {**told, "open_bias": biases, **made.notes, "rounds": rounds},
     )
-    on_event("method-done", {"method": label, "seconds": seconds})
+    on_event("method-done", {"method": arm.label, "seconds": seconds})
 
 
-def _keep_adapter(
-    runner: MethodRunner, label: str, adapter: Adapter, biases: dict[str, float], folder: RunFolder
-) -> None:
-    place = folder.path / "adapters" / label
-    study = runner.study
-    covers = frozenset().union(*(site.covers for site in runner.data.sites))
-    if label.startswith(SINGLE):
-        covers = runner.data.site(label.removeprefix(SINGLE)).covers
-    record = {
+def _note_backbone(runner: MethodRunner, arm: Arm, folder: RunFolder, made: Made) -> None:
+    bench = runner.bench.workbench(arm.study)
+    folder.check_backbone(bench.backbone.fingerprint)
+    made.notes.update(
+        backbone=bench.backbone.fingerprint,
+        backbone_parameters=int(bench.backbone.model.num_parameters()),
+        adapter_parameters=bench.manifest.size,
+    )
+
+
+def _train(runner: MethodRunner, arm: Arm, folder: RunFolder, made: Made) -> Trained:
+    if not arm.study.evaluation.by_round or arm.kind in ("adapted", "new-site"):
+        return runner.train(arm)
+    file = f"federation/{arm.label}/validation.json"
+    scores: list[dict[str, Any]] = folder.read_json(file) if (folder.path / file).exists() else []
+
+    def told(record: RoundRecord, adapter: Adapter) -> None:
+        before = [row for row in scores if row["round"] < record.round]
+        scores[:] = [*before, *score_round(runner, arm, adapter, number=record.round)]
+        folder.write_json(file, scores)
+
+    trained = runner.train(arm, on_round=told)
+    made.notes["validation_rounds"] = scores
+    return trained
+
+
+def score_round(
+    runner: MethodRunner,
+    arm: Arm,
+    adapter: Adapter | None,
+    *,
+    number: int,
+    open_biases: Mapping[str, float] | None = None,
+    own: Mapping[str, Adapter] | None = None,
+    all_cohorts: bool = False,
+) -> list[dict[str, Any]]:
+    """Micro F1 of an adapter on the validation notes of the arm's sites.
+
+    Args:
+        runner: of the study.
+        arm: whose sites and settings are used.
+        adapter: None is the backbone without one.
+        number: of the round.
+        open_biases: of each task; by default none.
+        own: site -> its own adapter, where sites keep factors.
+        all_cohorts: each site's score beside that of all.
+    """
+    bench = runner.bench
+    biases = open_biases or dict.fromkeys(bench.settings.tasks, 0.0)
+    cohorts: dict[str, dict[str, Cohort]] = {task: {} for task in bench.settings.tasks}
+    for site in runner.sites(arm):
+        examples, _ = bench.examples(site.validation, site.covers, tasks=site.tasks)
+        here = (own or {}).get(site.name, adapter)
+        answers = bench.decode(arm.study, here, examples, biases, mode="enforced")
+        pairs = list(zip(examples, answers, strict=True))
+        read = predict_documents(
+            site.validation, pairs, scheme=bench.scheme, tasks=bench.settings.tasks
+        )
+        for task in site.tasks:
+            cohorts[task][site.name] = Cohort(site.validation, read[task].documents, site.covers)
+    found = []
+    for task, by_site in cohorts.items():
+        records = score_cohorts(
+            by_site, scheme=bench.scheme, method=arm.label, round=number,
+            tasks=SCORED_OF[task], bootstrap=None,
+        )  # fmt: skip
+        found += [
+            {name: getattr(record, name) for name in _CURVE}
+            for record in records
+            if (record.level, record.type) == ("typed", "micro")
+            and (all_cohorts or record.cohort == ALL)
+        ]
+    return found
+
+
+_CURVE = ("method", "round", "cohort", "task", "matching", "f1", "tp", "predicted", "gold")
+
+
+def _ask(
+    runner: MethodRunner,
+    arm: Arm,
+    cohort: CohortData,
+    examples: Sequence[Example],
+    folder: RunFolder,
+    made: Made,
+    on_event: OnEvent,
+) -> Sequence[str]:
+    def told(done: int) -> None:
+        facts = {"method": arm.label, "cohort": cohort.name, "done": done, "total": len(examples)}
+        on_event("decoding", facts)
+
+    if arm.method == "api":
+        return answer_by_endpoint(
+            runner, arm, cohort, examples, folder=folder, notes=made.notes, on_done=told
+        )
+    if arm.method == "few-shot":
+        examples, shown = show_examples(
+            runner, arm, examples, examples_of=arm.study.few_shot.examples
+        )
+        made.notes.setdefault("demonstrations", {})[cohort.name] = shown
+    trained = made.trained
+    biases: Mapping[str, float] = dict.fromkeys(runner.bench.settings.tasks, 0.0)
+    adapter = None
+    if trained is not None:
+        biases = trained.open_biases
+        adapter = trained.own.get(cohort.name, trained.adapter)
+    return runner.bench.decode(arm.study, adapter, examples, biases, on_done=told)
+
+
+def _keep_adapters(runner: MethodRunner, arm: Arm, trained: Trained, folder: RunFolder) -> None:
+    """The arm's adapter, and where sites keep factors of their own, each site's."""
+    adapters = {arm.label: trained.adapter}
+    for site, adapter in trained.own.items():
+        adapters[f"{arm.label}.sites/{site}"] = adapter
+    for label, adapter in adapters.items():
+        place = folder.path / "adapters" / label
+        record = _task_record(runner, arm, trained)
+        # With its task or not at all; an adapter of an earlier try stays until then.
+        with new_folder(place) as fresh:
+            base = runner.bench.workbench(arm.study).backbone.path
+            save_adapter(adapter, fresh, base_model=base)
+            write_bytes(fresh / "task.json", (json.dumps(record, indent=1) + "\n").encode())
+
+
+def _task_record(runner: MethodRunner, arm: Arm, trained: Trained) -> dict[str, Any]:
+    study, scheme = arm.study, runner.bench.scheme
+    covers = frozenset().union(*(site.covers for site in runner.sites(arm)))
+    return {
         "backbone": study.backbone.name,
         "precision": study.backbone.precision,
         "scheme": {
-            "mains": dict(runner.scheme.mains),
-            "modifiers": dict(runner.scheme.modifiers),
-            "pairs": {main: list(types) for main, types in runner.scheme.pairs.items()},
+            "mains": dict(scheme.mains),
+            "modifiers": dict(scheme.modifiers),
+            "pairs": {main: list(types) for main, types in scheme.pairs.items()},
         },
         "task": study.task.model_dump(mode="json"),
-        "covers": [name for name in runner.scheme.types if name in covers],
+        "covers": [name for name in scheme.types if name in covers],
         "decoding": {
             "batch": study.decoding.batch,
             "draft": study.decoding.draft,
             "depth": study.decoding.depth,
-            "open_bias": biases,
+            "open_bias": dict(trained.open_biases),
         },
     }
-    # With its task or not at all; an adapter of an earlier try stays until then.
-    with new_folder(place) as fresh:
-        save_adapter(adapter, fresh, base_model=runner.bench.backbone.path)
-        write_bytes(fresh / "task.json", (json.dumps(record, indent=1) + "\n").encode())

@@ -1,64 +1,61 @@
-"""One method of a study: data and a workbench in, trained adapters and raw answers out.
+"""The trained arms of a study: data and a bench in, adapters and their rounds out.
 
 Every trained method is a federation: a single site is a federation of one, centralised training
-one of a single site that has all notes. So all train, checkpoint and resume alike.
+one of a single site that has all notes, adaptation to a site one of a single round. So all train,
+checkpoint and resume alike.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
+from fedmedlora.aggregation.methods import METHODS
+from fedmedlora.aggregation.server_optimiser import ServerOptions
 from fedmedlora.config import Study
 from fedmedlora.errors import ConfigError
 from fedmedlora.evaluation.open_bias import choose_open_biases
 from fedmedlora.federation.first_rounds import FirstRounds
+from fedmedlora.federation.own_factors import OwnFactors
 from fedmedlora.federation.plan import FederationPlan, RoundRecord, Workers
 from fedmedlora.federation.run import run_federation
-from fedmedlora.federation.site import AdapterSite, Workbench, set_up_workbench
+from fedmedlora.federation.site import AdapterSite
 from fedmedlora.model.adapter import Adapter
-from fedmedlora.model.backbone import load_backbone
-from fedmedlora.model.decoding import DecodingSettings, EnforcedDecoder
-from fedmedlora.model.encoding import EncodingReport, Row, encode_examples
+from fedmedlora.model.adapter_files import read_adapter
+from fedmedlora.model.encoding import Row, encode_examples
 from fedmedlora.model.lora import load_adapter
 from fedmedlora.model.training import TrainingSettings, mean_loss
 from fedmedlora.progress import OnEvent
-from fedmedlora.schema import Document, Scheme
-from fedmedlora.study.data import POOLED, SiteData, StudyData, load_data
-from fedmedlora.tasks.build import BuildReport, build_examples
+from fedmedlora.study.arms import Arm, study_arms
+from fedmedlora.study.bench import StudyBench
+from fedmedlora.study.data import POOLED, SiteData, StudyData, first_notes, load_data
 from fedmedlora.tasks.example import Example
-from fedmedlora.tasks.settings import TaskSettings
 
-SINGLE = "single-site/"
-#: Merging the adapter into a copy of the weights makes decoding faster where a copy is cheap.
-_MERGE_BELOW = 200_000_000
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A site's rows for training and validation, and what became of its notes on the way."""
-
-    train: list[Row]
-    validation: list[Row]
-    built: BuildReport
-    encoded: EncodingReport
+#: FedAvgM steps by the whole average, FedAdam by so much in every value.
+_SERVER_RATES = {"fedadam": 0.01}
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a method ends with: its adapter, its rounds, and the open bias of each task."""
+    """What an arm's training ends with.
+
+    Attributes:
+        adapter: of everybody, or what a new site gets where sites keep factors of their own.
+        records: its rounds.
+        open_biases: of each task.
+        own: site -> its own adapter, where sites keep factors.
+    """
 
     adapter: Adapter
     records: tuple[RoundRecord, ...]
     open_biases: Mapping[str, float]
+    own: Mapping[str, Adapter] = field(default_factory=dict)
 
 
 class MethodRunner:
-    """Runs methods of one study, one after another, on one workbench.
+    """Trains arms of one study, one after another, on one bench.
 
     Args:
         study: checked.
@@ -68,226 +65,201 @@ class MethodRunner:
     """
 
     def __init__(self, study: Study, data: StudyData, folder: Path, on_event: OnEvent) -> None:
-        import torch
+        self.data = data
+        self.bench = StudyBench(study, data)
+        self._folder, self._on_event = folder, on_event
 
-        torch.set_num_threads(study.runtime.threads)
-        self.study, self.data, self._folder, self._on_event = study, data, folder, on_event
-        self.scheme: Scheme = study.make_scheme()
-        self.settings = task_settings(study)
-        self.bench: Workbench = set_up_workbench(
-            load_backbone(study.backbone.name, precision=study.backbone.precision),
-            **study.adapter.model_dump(),
-            scheme=self.scheme.fingerprint,
-            seed=study.seed,
-        )
-        self._encoded: dict[str, Encoded] = {}
-
-    def encode(self, site: SiteData) -> Encoded:
-        """A site's rows, made once."""
-        if site.name not in self._encoded:
-            examples, built = self._examples(site.train, site.covers)
-            validation, _ = self._examples(site.validation, site.covers)
-            tokenizer = self.bench.backbone.tokenizer
-            limit = self.study.training.max_tokens
-            rows, encoded = encode_examples(examples, tokenizer, max_tokens=limit)
-            valid, _ = encode_examples(validation, tokenizer, max_tokens=limit)
-            if not rows:
-                raise ConfigError(
-                    f"sites.{site.name}: no example is left to train on: {len(examples)} were made,"
-                    f" {len(encoded.dropped)} prompts alone fill training.max_tokens ({limit})"
-                )
-            self._encoded[site.name] = Encoded(rows, valid, built, encoded)
-        return self._encoded[site.name]
-
-    def _examples(
-        self, documents: Sequence[Document], covers: frozenset[str]
-    ) -> tuple[list[Example], BuildReport]:
-        return build_examples(documents, covers=covers, scheme=self.scheme, settings=self.settings)
-
-    def _sites(self, label: str) -> tuple[SiteData, ...]:
-        if label.startswith(SINGLE):
-            return (self.data.site(label.removeprefix(SINGLE)),)
-        return self.data.sites
-
-    def train(self, label: str) -> Trained:
-        """Train a method; goes on where an earlier call was interrupted.
+    def train(
+        self, arm: Arm, *, on_round: Callable[[RoundRecord, Adapter], None] | None = None
+    ) -> Trained:
+        """Train an arm; goes on where an earlier call was interrupted.
 
         Args:
-            label: ``"single-site/NAME"``, ``"fed-medlora"``, ``"fed-medlora+"`` or
-                ``"centralised"``.
+            arm: of a trained kind.
+            on_round: told of every round that is made now.
         """
-        sites = self._sites(label)
-        names = (POOLED,) if label == "centralised" else tuple(site.name for site in sites)
+        study = arm.study
+        sites = self.sites(arm)
+        names = (POOLED,) if arm.kind == "centralised" else tuple(site.name for site in sites)
+        bench = self.bench.workbench(study)
         workers: Workers
-        federation = self.study.federation
-        flower = federation.engine == "flower"
+        flower = study.federation.engine == "flower"
         if flower:
-            workers = partial(site_worker, self.study, self._folder.resolve(), label)
+            workers = partial(
+                site_worker, study.model_dump_json(), self._folder.resolve(), arm.label
+            )
         else:
-            if label == "fed-medlora+" and federation.validation == "sites":
-                self._refuse_nothing_to_score_on(sites)
-            workers = {name: self.worker(label, name) for name in names}
-        plan = FederationPlan(
-            run_id=f"{self.study.name}/{label}",
+            if METHODS[arm.federated_method].scored and study.federation.validation == "sites":
+                self._refuse_nothing_to_score_on(sites, study)
+            workers = {name: self.worker(arm, name) for name in names}
+        folder = self._folder / "federation" / arm.label
+
+        def tell(kind: str, /, **facts: object) -> None:
+            if kind == "round":
+                told = {"method": arm.label, "round": facts["round"], "rounds": facts["rounds"]}
+                self._on_event("round", told)
+
+        result = run_federation(
+            self._plan(arm, names),
+            bench.initial if arm.of is None else self._adapter_of(arm.of),
+            workers=workers,
+            folder=folder,
+            engine=study.federation.engine,
+            server_losses=partial(self._server_losses, study),
+            on_round=on_round,
+            on_event=tell,
+            resume=folder.exists(),
+        )
+        own = {}
+        if METHODS[arm.federated_method].keeps is not None:
+            own = {name: self._own(arm, name).recall(result.adapter) for name in names}
+        biases = self._open_biases(arm, sites, result.adapter, own)
+        return Trained(result.adapter, result.records, biases, own)
+
+    def sites(self, arm: Arm) -> tuple[SiteData, ...]:
+        """The sites whose notes an arm is trained on."""
+        if arm.site is None:
+            return self.data.sites
+        site = self.data.site(arm.site)
+        if arm.notes is not None:
+            site = first_notes(site, arm.notes, seed=arm.study.seed)
+        return (site,)
+
+    def _plan(self, arm: Arm, names: tuple[str, ...]) -> FederationPlan:
+        study, federation = arm.study, arm.study.federation
+        method = METHODS[arm.federated_method]
+        server = federation.server.model_dump()
+        if server["learning_rate"] is None:
+            server["learning_rate"] = _SERVER_RATES.get(arm.method, 1.0)
+        ranks = [
+            (name, site.adapter.rank, site.adapter.alpha)
+            for name, site in study.sites.items()
+            if site.adapter is not None and name in names
+        ]
+        flower = federation.engine == "flower"
+        return FederationPlan(
+            run_id=f"{study.name}/{arm.label}",
             sites=names,
-            rounds=federation.rounds,
-            method="fed-medlora+" if label == "fed-medlora+" else "fed-medlora",
+            rounds=1 if arm.kind in ("adapted", "new-site") else federation.rounds,
+            method=arm.federated_method,
             beta=federation.beta,
             tau=federation.tau,
             validation=federation.validation,
             size=federation.size,
             wire=federation.wire,
-            seed=self.study.seed,
+            seed=study.seed,
+            ranks=tuple(ranks) if method.mixed_ranks else (),
+            server=ServerOptions(**server),
             min_sites=federation.min_sites if len(names) > 1 else None,
-            base_model=self.study.backbone.name,
-            processes=self.study.runtime.processes if flower else 1,
+            base_model=study.backbone.name,
+            processes=study.runtime.processes if flower else 1,
         )
-        folder = self._folder / "federation" / label
 
-        def tell(kind: str, /, **facts: object) -> None:
-            if kind == "round":
-                told = {"method": label, "round": facts["round"], "rounds": facts["rounds"]}
-                self._on_event("round", told)
+    def _adapter_of(self, label: str) -> Adapter:
+        return read_adapter(self._folder / "adapters" / label)
 
-        result = run_federation(
-            plan,
-            self.bench.initial,
-            workers=workers,
-            folder=folder,
-            engine=federation.engine,
-            server_losses=self._server_losses,
-            on_event=tell,
-            resume=folder.exists(),
-        )
-        bias = self.study.decoding.open_bias
-        if bias == "validation":
-            biases = self._tune(label, sites, result.adapter)
-        else:
-            biases = dict.fromkeys(self.settings.tasks, float(bias))
-        return Trained(result.adapter, result.records, biases)
+    def _own(self, arm: Arm, site: str) -> OwnFactors:
+        return OwnFactors(self._folder / "federation" / arm.label / "own" / site)
 
-    def _refuse_nothing_to_score_on(self, sites: Sequence[SiteData]) -> None:
+    def _refuse_nothing_to_score_on(self, sites: Sequence[SiteData], study: Study) -> None:
         for site in sites:
-            if not self.encode(site).validation:
+            if not self.bench.encode(site, study).validation:
                 raise ConfigError(
                     f"sites.{site.name}: fed-medlora+ needs validation notes, and of its own no "
                     "example could be made"
                 )
 
-    def worker(self, label: str, name: str) -> AdapterSite:
-        """A site of a method's federation; "pooled" has the notes of all.
-
-        Args:
-            label: the method's.
-            name: of a site, or ``POOLED``.
-        """
-        settings = training_settings(self.study)
+    def worker(self, arm: Arm, name: str) -> AdapterSite:
+        """A site of an arm's federation; "pooled" has the notes of all."""
+        settings = training_settings(arm)
         validation: Sequence[Row] = ()
         if name == POOLED:
-            train = [row for site in self.data.sites for row in self.encode(site).train]
-            settings = _times(settings, len(self.data.sites))
+            sites = self.data.sites
+            train = [row for site in sites for row in self.bench.encode(site, arm.study).train]
+            settings = _times(settings, len(sites))
         else:
-            encoded = self.encode(self.data.site(name))
+            site = next(site for site in self.sites(arm) if site.name == name)
+            encoded = self.bench.encode(site, arm.study)
             train, validation = encoded.train, encoded.validation
 
         def step(site: str, round: int, number: int, steps: int, loss: float | None) -> None:
-            self._on_event(
-                "step",
-                {
-                    "method": label,
-                    "site": site,
-                    "round": round,
-                    "step": number,
-                    "steps": steps,
-                    "loss": loss,
-                },
-            )
+            told = {"round": round, "step": number, "steps": steps, "loss": loss}
+            self._on_event("step", {"method": arm.label, "site": site, **told})
 
+        # Nothing else trains on the pooled notes, nor from another arm's adapter.
+        alone = name == POOLED or arm.of is not None
+        keeps = METHODS[arm.federated_method].keeps is not None
         return AdapterSite(
             name,
-            self.bench,
+            self.bench.workbench(arm.study),
             train=train,
             validation=validation,
             settings=settings,
-            seed=self.study.seed,
+            seed=arm.study.seed,
             on_step=step,
-            # Nothing else trains on the pooled notes.
-            first_rounds=None if name == POOLED else FirstRounds(first_rounds_of(self._folder)),
+            first_rounds=None if alone else FirstRounds(first_rounds_of(self._folder)),
+            own=self._own(arm, name) if keeps else None,
         )
 
-    def _server_losses(self, adapters: Sequence[Adapter]) -> list[float]:
+    def _server_losses(self, study: Study, adapters: Sequence[Adapter]) -> list[float]:
         """Mean loss of each adapter on the server's own validation notes."""
-        documents = self.data.server_validation
         covers = frozenset().union(*(site.covers for site in self.data.sites))
-        examples, _ = self._examples(documents, covers)
+        examples, _ = self.bench.examples(self.data.server_validation, covers)
+        bench = self.bench.workbench(study)
         rows, _ = encode_examples(
-            examples, self.bench.backbone.tokenizer, max_tokens=self.study.training.max_tokens
+            examples, bench.backbone.tokenizer, max_tokens=study.training.max_tokens
         )
         losses = []
         for adapter in adapters:
-            load_adapter(self.bench.model, adapter)
-            losses.append(mean_loss(self.bench.model, rows)[0])
+            load_adapter(bench.model, adapter)
+            losses.append(mean_loss(bench.model, rows)[0])
         return losses
 
-    def _tune(self, label: str, sites: Sequence[SiteData], adapter: Adapter) -> dict[str, float]:
-        candidates = self.study.decoding.open_biases
+    def _open_biases(
+        self,
+        arm: Arm,
+        sites: Sequence[SiteData],
+        adapter: Adapter,
+        own: Mapping[str, Adapter],
+    ) -> dict[str, float]:
+        """Chosen on validation notes if the study says so.
 
-        def answers(examples: Sequence[Example], bias: float) -> list[str]:
-            return self.decode(
-                adapter, examples, dict.fromkeys(self.settings.tasks, bias), mode="enforced"
-            )
+        A new site is known by its few training notes alone: there they are chosen on these, in
+        sample, for an adapter from scratch; one that had a bias before keeps it.
+        """
+        bias = arm.study.decoding.open_bias
+        tasks = self.bench.settings.tasks
+        if bias != "validation":
+            return dict.fromkeys(tasks, float(bias))
+        if arm.kind == "new-site" and arm.of is not None:
+            return read_open_biases(self._folder / "adapters" / arm.of, tasks)
+        notes = [
+            (site.train if arm.kind == "new-site" else site.validation, site.covers)
+            for site in sites
+        ]
+        candidates = arm.study.decoding.open_biases
+        by_site = {i: own.get(site.name, adapter) for i, site in enumerate(sites)}
 
-        self._on_event("tuning", {"method": label, "candidates": len(candidates)})
+        def answers(place: int, examples: Sequence[Example], bias: float) -> list[str]:
+            biases = dict.fromkeys(tasks, bias)
+            return self.bench.decode(arm.study, by_site[place], examples, biases, mode="enforced")
+
+        self._on_event("tuning", {"method": arm.label, "candidates": len(candidates)})
         return choose_open_biases(
-            [(site.validation, site.covers) for site in sites],
+            notes,
             answers,
             candidates=candidates,
-            scheme=self.scheme,
-            settings=self.settings,
+            scheme=self.bench.scheme,
+            settings=self.bench.settings,
         )
 
-    def decode(
-        self,
-        adapter: Adapter | None,
-        examples: Sequence[Example],
-        open_biases: Mapping[str, float],
-        *,
-        mode: str | None = None,
-        on_done: Callable[[int], None] | None = None,
-    ) -> list[str]:
-        """Raw answers of the backbone with ``adapter`` (None: untrained), in order."""
-        load_adapter(self.bench.model, adapter or self.bench.initial)
-        model = self._decodable()
-        tokenizer = self.bench.backbone.tokenizer
-        answers = [""] * len(examples)
-        done = 0
-        for task in self.settings.tasks:
-            part = [i for i, example in enumerate(examples) if example.task == task]
-            chosen = [examples[i] for i in part]
 
-            def told(count: int, before: int = done) -> None:
-                if on_done is not None:
-                    on_done(before + count)
+def read_open_biases(folder: Path, tasks: Iterable[str]) -> dict[str, float]:
+    """The biases that an arm's saved adapter is decoded with; see ``method_run``."""
+    import json
 
-            if (mode or self.study.decoding.mode) == "free":
-                from fedmedlora.model.generation import generate_answers
-
-                batch = self.study.decoding.batch
-                made = generate_answers(model, tokenizer, chosen, batch=batch, on_done=told)
-            else:
-                settings = decoding_settings(self.study, open_biases[task])
-                made = EnforcedDecoder(model, tokenizer, settings).decode(chosen, on_done=told)
-            for i, answer in zip(part, made, strict=True):
-                answers[i] = answer
-            done += len(part)
-        return answers
-
-    def _decodable(self) -> Any:
-        backbone = self.bench.backbone
-        small = backbone.model.num_parameters() < _MERGE_BELOW
-        if backbone.precision == "fp32" and small:
-            return copy.deepcopy(self.bench.model).merge_and_unload().eval()
-        return self.bench.model.eval()
+    told = json.loads((folder / "task.json").read_text(encoding="utf-8"))["decoding"]["open_bias"]
+    return {task: float(told[task]) for task in tasks}
 
 
 def first_rounds_of(folder: Path) -> Path:
@@ -295,15 +267,17 @@ def first_rounds_of(folder: Path) -> Path:
     return folder / "federation" / ".first-rounds"
 
 
-def site_worker(study: Study, folder: Path, label: str, name: str) -> AdapterSite:
+def site_worker(study: str, folder: Path, label: str, name: str) -> AdapterSite:
     """A site made from the study alone, in a process that has nothing else of it."""
-    return _runner(study.model_dump_json(), folder).worker(label, name)
+    runner, arms = _runner(study, folder)
+    return runner.worker(arms[label], name)
 
 
 @cache
-def _runner(study: str, folder: Path) -> MethodRunner:
+def _runner(study: str, folder: Path) -> tuple[MethodRunner, dict[str, Arm]]:
     checked = Study.model_validate_json(study)
-    return MethodRunner(checked, load_data(checked), folder, lambda kind, facts: None)
+    runner = MethodRunner(checked, load_data(checked), folder, lambda kind, facts: None)
+    return runner, {arm.label: arm for arm in study_arms(checked)}
 
 
 def _times(settings: TrainingSettings, sites: int) -> TrainingSettings:
@@ -311,17 +285,14 @@ def _times(settings: TrainingSettings, sites: int) -> TrainingSettings:
     return settings if settings.steps is None else replace(settings, steps=settings.steps * sites)
 
 
-def task_settings(study: Study) -> TaskSettings:
-    """The study's task section as the tasks take it."""
-    return TaskSettings(**study.task.model_dump())
-
-
-def training_settings(study: Study) -> TrainingSettings:
-    """The study's training section as a site takes it."""
-    return TrainingSettings(**study.training.model_dump())
-
-
-def decoding_settings(study: Study, open_bias: float) -> DecodingSettings:
-    """The study's decoding section as the decoder takes it."""
-    decoding = study.decoding
-    return DecodingSettings(decoding.batch, decoding.draft, decoding.depth, open_bias)
+def training_settings(arm: Arm) -> TrainingSettings:
+    """The training section as a site of this arm takes it."""
+    study = arm.study
+    settings = TrainingSettings(**study.training.model_dump())
+    if arm.method == "fedprox":
+        settings = replace(settings, proximal=study.federation.proximal)
+    if arm.kind in ("adapted", "new-site"):
+        own = study.adaptation
+        rate = own.learning_rate or settings.learning_rate
+        settings = replace(settings, epochs=own.epochs, steps=own.steps, learning_rate=rate)
+    return settings

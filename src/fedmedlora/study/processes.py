@@ -14,26 +14,25 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fedmedlora.aggregation.methods import METHODS
 from fedmedlora.config import Study
 from fedmedlora.errors import RunError
 from fedmedlora.progress import OnEvent
+from fedmedlora.study.arms import Arm
 
-#: Methods that take longest begin first, so that no process is left with a long one at the end;
-#: centralised training shares no first round, so it stands between those that do.
-_LONGEST_FIRST = ("fed-medlora+", "centralised", "fed-medlora", "single-site", "zero-shot")
 _POLL_S = 0.2
 
 _worker: dict[str, Any] = {}
 
 
-def run_side_by_side(study: Study, out: Path, labels: Sequence[str], *, on_event: OnEvent) -> None:
-    """Run methods in ``study.runtime.processes`` processes.
+def run_side_by_side(study: Study, out: Path, arms: Sequence[Arm], *, on_event: OnEvent) -> None:
+    """Run arms in ``study.runtime.processes`` processes; each after the one it starts from.
 
     Raises:
         FedMedLoRAError: of the first method that failed, or RunError if a process was killed;
@@ -43,21 +42,26 @@ def run_side_by_side(study: Study, out: Path, labels: Sequence[str], *, on_event
     os.environ.setdefault("OMP_NUM_THREADS", str(study.runtime.threads))
     context = multiprocessing.get_context("spawn")
     events = context.Queue()
-    order = sorted(labels, key=lambda label: _LONGEST_FIRST.index(label.split("/")[0]))
     pool = ProcessPoolExecutor(
-        max_workers=min(study.runtime.processes, len(order)),
+        max_workers=min(study.runtime.processes, len(arms)),
         mp_context=context,
         initializer=_open,
         initargs=(study, out, events),
     )
     try:
-        with _ctrl_c_held_back():
-            waiting = {pool.submit(_run, label) for label in order}
-        while waiting:
-            done, waiting = wait(waiting, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+        here = {arm.label for arm in arms}
+        left = sorted(arms, key=_cost, reverse=True)
+        running: dict[Future[None], str] = {}
+        while left or running:
+            ready = [arm for arm in left if arm.of not in here]
+            left = [arm for arm in left if arm.of in here]
+            with _ctrl_c_held_back():
+                running |= {pool.submit(_run, arm.label): arm.label for arm in ready}
+            done, _ = wait(running, timeout=_POLL_S, return_when=FIRST_COMPLETED)
             _drain(events, on_event)
             for future in done:
                 future.result()
+                here.discard(running.pop(future))
         pool.shutdown()
     except BrokenProcessPool as error:
         _end(pool)
@@ -71,6 +75,18 @@ def run_side_by_side(study: Study, out: Path, labels: Sequence[str], *, on_event
     finally:
         _drain(events, on_event)
         events.close()
+
+
+def _cost(arm: Arm) -> float:
+    """About how long an arm takes: long ones begin first, and leave no process alone at the end.
+
+    Centralised training shares no first round, so it stands between those that do.
+    """
+    if arm.kind == "centralised":
+        return 9
+    if arm.kind == "federated":
+        return 10 if METHODS[arm.federated_method].scored else 8
+    return {"single": 5, "new-site": 2, "adapted": 2}.get(arm.kind, 1)
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
@@ -121,6 +137,7 @@ def _end_with_parent() -> None:
 
 
 def _run(label: str) -> None:
+    from fedmedlora.study.arms import study_arms
     from fedmedlora.study.data import load_data
     from fedmedlora.study.method_run import run_method
     from fedmedlora.study.methods import MethodRunner
@@ -130,13 +147,8 @@ def _run(label: str) -> None:
         _worker["events"].put((kind, facts))
 
     if "runner" not in _worker:
-        data = load_data(_worker["study"])
-        _worker["data"] = data
-        _worker["runner"] = MethodRunner(_worker["study"], data, _worker["out"], tell)
-    run_method(
-        _worker["runner"],
-        label,
-        data=_worker["data"],
-        folder=RunFolder(_worker["out"]),
-        on_event=tell,
-    )
+        study, out = _worker["study"], _worker["out"]
+        _worker["arms"] = {arm.label: arm for arm in study_arms(study)}
+        _worker["runner"] = MethodRunner(study, load_data(study), out, tell)
+        _worker["folder"] = RunFolder(out)
+    run_method(_worker["runner"], _worker["arms"][label], folder=_worker["folder"], on_event=tell)

@@ -1,8 +1,8 @@
-"""A study from its configuration to its scores: every method trained, decoded, read and scored.
+"""A study from its configuration to its scores: every arm trained, asked, read and scored.
 
-Methods run one after another, or side by side in worker processes (``runtime.processes``); each
-is deterministic by itself, so the order does not matter. A run that was interrupted goes on where
-it stopped when it is started again on the same folder.
+Arms run one after another, or side by side in worker processes (``runtime.processes``); each is
+deterministic by itself, so the order does not matter. A run that was interrupted goes on where it
+stopped when it is started again on the same folder.
 """
 
 from __future__ import annotations
@@ -10,56 +10,33 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fedmedlora.config import Study
-from fedmedlora.errors import RunError
-from fedmedlora.evaluation.dictionary import (
-    Dictionary,
-    learn_dictionary,
-    predict_entities,
-    predict_modifiers,
-)
-from fedmedlora.evaluation.records import SCORED_OF, Cohort, ScoreRecord, score_cohorts
-from fedmedlora.evaluation.tables import Table
+from fedmedlora.corpus.jsonl import as_record
 from fedmedlora.progress import OnEvent
-from fedmedlora.schema import Document, Scheme
-from fedmedlora.study.data import CohortData, StudyData, load_data
+from fedmedlora.study.api_method import check_arms
+from fedmedlora.study.arms import Arm, study_arms
+from fedmedlora.study.bench import task_settings
+from fedmedlora.study.data import StudyData, load_data
 from fedmedlora.study.method_run import run_method
-from fedmedlora.study.methods import SINGLE, MethodRunner, first_rounds_of, task_settings
+from fedmedlora.study.methods import MethodRunner, first_rounds_of
 from fedmedlora.study.processes import run_side_by_side
 from fedmedlora.study.run_folder import RunFolder
-from fedmedlora.study.tables import run_tables
+from fedmedlora.study.scoring import Scored, pool_seeds, score_run
+from fedmedlora.study.variants import FurtherRun, further_runs, main_study
 from fedmedlora.tasks.build import build_examples
-from fedmedlora.tasks.reading import predict_documents
-
-
-def method_labels(study: Study) -> list[str]:
-    """Every row of the study's table: single sites and dictionaries once for each site."""
-    labels: list[str] = []
-    for method in study.methods:
-        if method == "single-site":
-            labels += [SINGLE + name for name in study.sites]
-        elif method == "dictionary":
-            labels += [*(f"dictionary/{name}" for name in study.sites), "dictionary"]
-        else:
-            labels.append(method)
-    return labels
-
-
-def _is_dictionary(label: str) -> bool:
-    return label.split("/")[0] == "dictionary"
 
 
 def run_study(study: Study, out: Path, *, on_event: OnEvent | None = None) -> None:
-    """Run a study into a folder, or go on with it.
+    """Run a study and its further runs into a folder, or go on with it.
 
     Args:
         study: checked.
         out: the run folder; new, empty, or of an interrupted run of the same study.
-        on_event: told (kind, facts) as ``progress`` lists them; the event "study" names the methods
+        on_event: told (kind, facts) as ``progress`` lists them; the event "study" names the arms
             that are still to be run.
 
     Raises:
@@ -67,158 +44,122 @@ def run_study(study: Study, out: Path, *, on_event: OnEvent | None = None) -> No
             What was complete stays, and the same call goes on from there.
     """
     tell: OnEvent = on_event or (lambda kind, facts: None)
-    data = load_data(study)
+    study, further = main_study(study), further_runs(study)
+    # Whatever the study file gets wrong is said before hours of work, not after them.
+    for one in (*(run.study for run in further), study):
+        check_arms(study_arms(one))
+        data = load_data(one)
     folder = RunFolder(out)
     folder.begin(study)
     with folder.alone():
-        labels = method_labels(study)
-        # Dictionaries are looked up while scoring: there is nothing to run.
-        left = [label for label in labels if not _is_dictionary(label) and not folder.done(label)]
-        tell("study", {"methods": left, "cohorts": [cohort.name for cohort in data.cohorts]})
-        folder.write_json("data.json", _describe(study, data))
-        spread = study.runtime.processes > 1 and study.federation.engine == "in-process"
-        if spread and len(left) > 1:
-            run_side_by_side(study, out, left, on_event=tell)
-        elif left:
-            runner = MethodRunner(study, data, out, tell)
-            for label in left:
-                run_method(runner, label, data=data, folder=folder, on_event=tell)
-        # Not where it failed: an interrupted run takes them up again.
-        shutil.rmtree(first_rounds_of(out), ignore_errors=True)
-        _collect_rounds(folder, labels)
-        rescore(out, data=data)
+        folder.write_json("variants.json", [run.record() for run in further])
+        scored = {study.seed: _run_one(study, data, folder, tell)}
+        for run in further:
+            done = _run_further(run, folder, tell)
+            if run.kind == "seeds":
+                scored[run.study.seed] = done
+        if len(scored) > 1:
+            folder.write_json("seeds.json", pool_seeds(scored))
+
+
+def _run_further(run: FurtherRun, main: RunFolder, tell: OnEvent) -> Scored:
+    data = load_data(run.study)
+    folder = RunFolder(main.path / run.folder)
+    folder.begin(run.study)
+    return _run_one(run.study, data, folder, tell)
+
+
+def _run_one(study: Study, data: StudyData, folder: RunFolder, tell: OnEvent) -> Scored:
+    arms = study_arms(study)
+    # Dictionaries are looked up while scoring: there is nothing to run.
+    left = [arm for arm in arms if arm.kind != "dictionary" and not folder.done(arm.label)]
+    labels = [arm.label for arm in left]
+    tell("study", {"methods": labels, "cohorts": [cohort.name for cohort in data.cohorts]})
+    folder.write_json("data.json", _describe(study, data))
+    folder.write_json("methods.json", [arm.record() for arm in arms])
+    for cohort in data.cohorts:
+        lines = [json.dumps(as_record(d), ensure_ascii=False) + "\n" for d in cohort.documents]
+        folder.write(f"gold/{cohort.name}.jsonl", "".join(lines))
+    spread = study.runtime.processes > 1 and study.federation.engine == "in-process"
+    if spread and len(left) > 1:
+        run_side_by_side(study, folder.path, left, on_event=tell)
+    elif left:
+        runner = MethodRunner(study, data, folder.path, tell)
+        for arm in left:
+            run_method(runner, arm, folder=folder, on_event=tell)
+    # Not where it failed: an interrupted run takes them up again.
+    shutil.rmtree(first_rounds_of(folder.path), ignore_errors=True)
+    _collect_rounds(folder, arms)
+    return score_run(folder, study, data)
 
 
 def _describe(study: Study, data: StudyData) -> dict[str, Any]:
     settings, scheme = task_settings(study), study.make_scheme()
-    sites = {}
-    for site in data.sites:
+    sites: dict[str, Any] = {}
+    new_sites: dict[str, Any] = {}
+    for site in (*data.sites, *data.new_sites):
         _, built = build_examples(site.train, covers=site.covers, scheme=scheme, settings=settings)
-        sites[site.name] = {
+        told = {
             "train": len(site.train),
             "validation": len(site.validation),
+            "tasks": list(site.tasks),
             "covers": [name for name in scheme.types if name in site.covers],
+            "annotates": _levels(study, site.name, site.covers),
             "training_examples": asdict(built),
         }
+        (sites if site in data.sites else new_sites)[site.name] = told
     cohorts = {
         cohort.name: {
             "documents": len(cohort.documents),
             "covers": [name for name in scheme.types if name in cohort.covers],
+            "annotates": _levels(study, cohort.name, cohort.covers),
         }
         for cohort in data.cohorts
     }
-    return {"sites": sites, "cohorts": cohorts}
+    return {"sites": sites, "new_sites": new_sites, "cohorts": cohorts}
 
 
-def _collect_rounds(folder: RunFolder, labels: Sequence[str]) -> None:
-    lines = []
-    for label in labels:
-        done = folder.done(label)
-        for record in [] if done is None else done["rounds"]:
-            lines.append(json.dumps({**record, "method": label}))
+def _levels(study: Study, name: str, covers: frozenset[str]) -> dict[str, str]:
+    """Type -> how its annotators looked for it; exhaustive where the study does not say."""
+    part = study.sites.get(name) or study.new_sites.get(name) or study.cohorts.get(name)
+    told = part.annotates if part is not None and isinstance(part.annotates, dict) else {}
+    return {
+        kind: told.get(kind, "exhaustive") if kind in covers else "none"
+        for kind in study.make_scheme().types
+    }
+
+
+def _collect_rounds(folder: RunFolder, arms: Sequence[Arm]) -> None:
+    lines, curves = [], []
+    for arm in arms:
+        done = folder.done(arm.label) or {}
+        lines += [json.dumps({**record, "method": arm.label}) for record in done.get("rounds", [])]
+        curves += done.get("validation_rounds", [])
     folder.write("rounds.jsonl", "".join(line + "\n" for line in lines))
+    folder.write_json("validation_rounds.json", curves)
 
 
-def rescore(out: Path, *, data: StudyData | None = None) -> None:
-    """Score a run again from its raw answers; no model is needed.
+def rescore(out: Path, *, method: str | None = None) -> None:
+    """Score a run again from its raw answers, and its further runs; no model is needed.
+
+    Args:
+        out: the run folder.
+        method: the label of one arm, whose scores alone are made again.
 
     Raises:
         RunError: answers are missing or do not fit the data.
+        ConfigError: the study has no such method.
     """
     folder = RunFolder(out)
     study = folder.study()
-    data = load_data(study) if data is None else data
-    scheme = study.make_scheme()
-    records: list[ScoreRecord] = []
-    readings: dict[str, dict[str, dict[str, dict[str, int]]]] = {}
-    for label in method_labels(study):
-        if _is_dictionary(label):
-            predicted = _look_up(label, study, data, scheme)
-        else:
-            predicted, readings[label] = _read(label, study, data, folder)
-        done = folder.done(label)
-        number = len(done["rounds"]) if done and done["rounds"] else None
-        for task, cohorts in predicted.items():
-            for cohort in data.cohorts:
-                folder.write_predictions(label, task, cohort.name, cohorts[cohort.name])
-            records += score_cohorts(
-                {
-                    cohort.name: Cohort(cohort.documents, cohorts[cohort.name], cohort.covers)
-                    for cohort in data.cohorts
-                },
-                scheme=scheme,
-                method=label,
-                round=number,
-                tasks=SCORED_OF[task],
-            )
-    folder.write_json("readings.json", readings)
-    folder.write_json("scores.json", [record.as_dict() for record in records])
-
-
-def _read(
-    label: str, study: Study, data: StudyData, folder: RunFolder
-) -> tuple[dict[str, dict[str, Sequence[Document]]], dict[str, dict[str, dict[str, int]]]]:
-    """Predicted documents by task and cohort, and what became of the answers."""
-    settings, scheme = task_settings(study), study.make_scheme()
-    predicted: dict[str, dict[str, Sequence[Document]]] = {task: {} for task in settings.tasks}
-    counts: dict[str, dict[str, dict[str, int]]] = {}
-    for cohort in data.cohorts:
-        examples, _ = build_examples(
-            cohort.documents, covers=cohort.covers, scheme=scheme, settings=settings
-        )
-        answers = folder.read_answers(label, cohort.name, examples)
-        read = predict_documents(cohort.documents, answers, scheme=scheme, tasks=settings.tasks)
-        for task in settings.tasks:
-            predicted[task][cohort.name] = read[task].documents
-        counts[cohort.name] = {task: asdict(read[task].counts) for task in settings.tasks}
-    return predicted, counts
-
-
-def _look_up(
-    label: str, study: Study, data: StudyData, scheme: Scheme
-) -> dict[str, dict[str, Sequence[Document]]]:
-    """A dictionary's predictions: of one site's training mentions, or of all sites'."""
-    name = label.partition("/")[2]
-    sites = [data.site(name)] if name else list(data.sites)
-    documents = [_with_covers(d, site.covers) for site in sites for d in site.train]
-    dictionary: Dictionary = learn_dictionary(documents, scheme=scheme)
-    predicted: dict[str, dict[str, Sequence[Document]]] = {}
-    for task in study.task.tasks:
-        predicted[task] = {
-            cohort.name: [_predict(dictionary, d, cohort, task, scheme) for d in cohort.documents]
-            for cohort in data.cohorts
-        }
-    return predicted
-
-
-def _predict(
-    dictionary: Dictionary, document: Document, cohort: CohortData, task: str, scheme: Scheme
-) -> Document:
-    if task == "entities":
-        return predict_entities(dictionary, document, covers=cohort.covers)
-    return predict_modifiers(dictionary, document, scheme=scheme, covers=cohort.covers)
-
-
-def _with_covers(document: Document, covers: frozenset[str]) -> Document:
-    return document if document.covers is not None else replace(document, covers=covers)
-
-
-def study_tables(out: Path) -> list[Table]:
-    """The tables of a finished run: scores of every method, and traffic.
-
-    Raises:
-        RunError: the folder is no run, or the run is not finished.
-    """
-    folder = RunFolder(out)
-    content = folder.read_json("scores.json")
-    done = {label: folder.done(label) for label in method_labels(folder.study())}
-    try:
-        records = [ScoreRecord(**record) for record in content]
-        if not records:
-            raise RunError(f"{out} has no scores")
-        return run_tables(records, done)
-    except (TypeError, KeyError, ValueError, AttributeError, ZeroDivisionError) as error:
-        raise RunError(
-            f"{out}: scores.json or a done.json is not what a run writes there; make the scores "
-            "again with rescore"
-        ) from error
+    scored = {study.seed: score_run(folder, study, load_data(study), only=method)}
+    if method is not None:
+        return
+    for record in folder.further_runs():
+        one = RunFolder(out / str(record["folder"]))
+        again = one.study()
+        result = score_run(one, again, load_data(again))
+        if record["kind"] == "seeds":
+            scored[again.seed] = result
+    if len(scored) > 1:
+        folder.write_json("seeds.json", pool_seeds(scored))

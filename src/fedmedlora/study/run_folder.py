@@ -3,6 +3,11 @@
 study.yaml        the study as resolved         versions.json   of the packages used
 data.json         what was read, made and cut   rounds.jsonl    one line a round and method
 scores.json       see docs/scoring.md           readings.json   what became of the raw answers
+methods.json      every row of the tables       comparisons.json  paired differences in F1
+variants.json     further runs, seeds.json their mean
+validation_rounds.json                          F1 by round, if it is asked for
+gold/COHORT.jsonl                               what is scored against
+variants/NAME/                                  a run folder of its own
 answers/METHOD/COHORT.jsonl                     raw answers, always kept
 predictions/METHOD/TASK/COHORT.jsonl            documents as read from them
 adapters/METHOD/                                opens with PeftModel.from_pretrained
@@ -36,10 +41,10 @@ _PACKAGES = (
     "numpy", "scipy", "sentencex",
 )  # fmt: skip
 #: Where and how a study runs may change between an interruption and its resumption.
-_FREE = ("runtime", "root")
+_FREE = ("runtime", "root", "report", "variants", "scaling")
 _GO_ON = "what is complete stays: the same command goes on from there"
 #: What a study that failed at once (a misspelt backbone) does not leave behind.
-_WORK = ("answers", "federation", "adapters", "predictions", "scores.json")
+_WORK = ("answers", "federation", "adapters", "predictions", "variants", "scores.json")
 
 
 class RunFolder:
@@ -62,9 +67,8 @@ class RunFolder:
             raise RunError(f"{self.path} is a file; a run needs a folder of its own")
         file = self.path / "study.yaml"
         if file.is_file():
-            before = self.study().model_dump(exclude=set(_FREE))
-            now = study.model_dump(exclude=set(_FREE))
-            changed = sorted(key for key in now if now[key] != before.get(key))
+            before, now = self.study(), study
+            changed = _changed(before, now)
             if changed and self._holds_work():
                 raise RunError(
                     f"{self.path} holds a run of another study (it differs in "
@@ -219,6 +223,21 @@ class RunFolder:
         text = "".join(line + "\n" for line in lines)
         self.write(f"predictions/{method}/{task}/{cohort}.jsonl", text)
 
+    def further_runs(self) -> list[dict[str, Any]]:
+        """What variants.json says of the study's further runs; none for a run before there were.
+
+        Raises:
+            RunError: it is broken.
+        """
+        if not (self.path / "variants.json").is_file():
+            return []
+        content = self.read_json("variants.json")
+        if not isinstance(content, list) or not all(
+            isinstance(one, dict) and {"name", "kind", "folder"} <= set(one) for one in content
+        ):
+            raise RunError(f"{self.path / 'variants.json'} is not what a run writes there")
+        return content
+
     def done(self, method: str) -> dict[str, Any] | None:
         """What was noted when a method ended, or None."""
         file = self.path / "answers" / method / "done.json"
@@ -238,11 +257,22 @@ class RunFolder:
         """
         for file in sorted((self.path / "answers").rglob("done.json")):
             content = self.done(str(file.parent.relative_to(self.path / "answers")))
-            if content is not None and content.get("backbone", fingerprint) != fingerprint:
+            if content is not None and content.get("backbone") not in (None, fingerprint):
                 raise RunError(
                     f"{file.parent} has answers of a backbone whose weights were others; "
                     "take another folder"
                 )
+
+
+def _changed(before: Study, now: Study) -> list[str]:
+    """What keeps a run from going on: everything but what is free, and methods that are new."""
+    old, new = (one.model_dump(exclude={*_FREE, "methods", "seeds"}) for one in (before, now))
+    changed = sorted(key for key in new if new[key] != old.get(key))
+    wanted = {entry.label: entry for entry in now.methods}
+    changed += [
+        f"methods ({entry.label})" for entry in before.methods if wanted.get(entry.label) != entry
+    ]
+    return changed
 
 
 def _versions() -> dict[str, str]:

@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from fedmedlora.errors import RunError
 from fedmedlora.evaluation.records import ALL, ScoreRecord
 from fedmedlora.evaluation.tables import Table, last_rounds
+from fedmedlora.study.arms import study_arms
+from fedmedlora.study.run_folder import RunFolder
 
 _NONE = "–"
+
+
+def study_tables(out: Path) -> list[Table]:
+    """The tables of a finished run: scores of every row, and traffic.
+
+    Raises:
+        RunError: the folder is no run, or the run is not finished.
+    """
+    folder = RunFolder(out)
+    content = folder.read_json("scores.json")
+    done = {arm.label: folder.done(arm.label) for arm in study_arms(folder.study())}
+    try:
+        records = [ScoreRecord(**record) for record in content]
+        if not records:
+            raise RunError(f"{out} has no scores")
+        return run_tables(records, done)
+    except (TypeError, KeyError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise RunError(
+            f"{out}: scores.json or a done.json is not what a run writes there; make the scores "
+            "again with rescore"
+        ) from error
 
 
 def run_tables(
@@ -45,10 +70,9 @@ def _scores(records: Sequence[ScoreRecord]) -> Table:
             for cohort in cohorts:
                 strict = f1.get((task, method, cohort, "strict"))
                 lenient = f1.get((task, method, cohort, "lenient"))
-                none = not gold.get((task, cohort))
-                cells.append(
-                    _NONE if none else f"{_two_decimals(strict)} / {_two_decimals(lenient)}"
-                )
+                known = gold.get((task, cohort)) and (task, method, cohort, "strict") in f1
+                written = f"{_two_decimals(strict)} / {_two_decimals(lenient)}"
+                cells.append(written if known else _NONE)
             rows.append((task, method, *cells))
     return Table(
         title="F1 strict / lenient, micro, on test notes",
@@ -61,10 +85,8 @@ def _scores(records: Sequence[ScoreRecord]) -> Table:
 def _traffic(done: Mapping[str, Mapping[str, Any] | None]) -> list[Table]:
     rows = []
     for label, note in done.items():
-        if note is None or not note["rounds"] or label.split("/")[0] == "single-site":
-            continue
-        if label == "centralised":
-            continue
+        if note is None or not note["rounds"] or len(note["rounds"][0]["sites"]) == 1:
+            continue  # nothing travels to a single site
         sites = [site for record in note["rounds"] for site in record["sites"].values()]
         down = sum(site["bytes_down"] for site in sites) / len(sites)
         up = sum(site["bytes_up"] for site in sites) / len(sites)

@@ -1,0 +1,232 @@
+"""Raw answers in, scores out: predictions, score records and paired comparisons of a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fedmedlora.config import Study
+from fedmedlora.errors import ConfigError
+from fedmedlora.evaluation.dictionary import (
+    Dictionary,
+    learn_dictionary,
+    predict_entities,
+    predict_modifiers,
+)
+from fedmedlora.evaluation.intervals import Line, compare_tallies
+from fedmedlora.evaluation.records import ALL, SCORED_OF, ScoreRecord, make_records
+from fedmedlora.evaluation.seeds import pool_over_seeds
+from fedmedlora.evaluation.tally import MATCHINGS, Tally, pool_tallies, tally_documents
+from fedmedlora.schema import Document, Scheme
+from fedmedlora.study.arms import Arm, study_arms
+from fedmedlora.study.bench import task_settings
+from fedmedlora.study.data import CohortData, StudyData, with_covers
+from fedmedlora.study.run_folder import RunFolder
+from fedmedlora.tasks.build import build_examples
+from fedmedlora.tasks.reading import predict_documents
+
+#: Label -> task of the study -> cohort ("all" among them, if it was asked about all) -> counts.
+Scored = Mapping[str, Mapping[str, Mapping[str, Tally]]]
+
+
+@dataclass(frozen=True)
+class _Predicted:
+    """An arm's documents by task and cohort, and what became of its raw answers."""
+
+    documents: dict[str, dict[str, Sequence[Document]]]
+    counts: dict[str, dict[str, dict[str, int]]]
+
+
+def score_run(
+    folder: RunFolder, study: Study, data: StudyData, *, only: str | None = None
+) -> Scored:
+    """Score every arm of a run from its raw answers, and write all that follows from them.
+
+    Args:
+        folder: whose arms are all done.
+        study: of the folder.
+        data: of the study.
+        only: the label of an arm: the others' scores stay as they are, and so do comparisons
+            that it has no part in.
+
+    Raises:
+        RunError: answers are missing or do not fit the data.
+        ConfigError: the study has no arm ``only``.
+    """
+    scheme = study.make_scheme()
+    arms = study_arms(study)
+    chosen = [arm for arm in arms if only in (None, arm.label)]
+    if not chosen:
+        known = ", ".join(arm.label for arm in arms)
+        raise ConfigError(f"--method {only}: the study has no such row; its rows are {known}")
+    records: dict[str, list[dict[str, Any]]] = {}
+    readings: dict[str, Any] = {}
+    scored: dict[str, dict[str, dict[str, Tally]]] = {}
+    for arm in chosen:
+        predicted = _predict(arm, study, data, folder)
+        if arm.kind != "dictionary":
+            readings[arm.label] = predicted.counts
+        for task, by_cohort in predicted.documents.items():
+            for name, documents in by_cohort.items():
+                folder.write_predictions(arm.label, task, name, documents)
+        scored[arm.label] = _tally(predicted, data, scheme)
+        records[arm.label] = _records(arm, scored[arm.label], folder)
+    if only is not None:
+        _replace_scores(folder, arms, records, readings)
+        return scored
+    rows = [row for arm in arms for row in records[arm.label]]
+    folder.write_json("readings.json", readings)
+    folder.write_json("scores.json", rows)
+    folder.write_json("comparisons.json", _comparisons(arms, scored, study))
+    return scored
+
+
+def _replace_scores(
+    folder: RunFolder,
+    arms: Sequence[Arm],
+    records: Mapping[str, list[dict[str, Any]]],
+    readings: Mapping[str, Any],
+) -> None:
+    before = folder.read_json("scores.json")
+    kept: dict[str, list[dict[str, Any]]] = {}
+    for row in before:
+        kept.setdefault(row["method"], []).append(row)
+    kept.update(records)
+    folder.write_json("readings.json", {**folder.read_json("readings.json"), **readings})
+    rows = [row for arm in arms for row in kept.get(arm.label, [])]
+    folder.write_json("scores.json", rows)
+
+
+def _predict(arm: Arm, study: Study, data: StudyData, folder: RunFolder) -> _Predicted:
+    cohorts = [cohort for cohort in data.cohorts if arm.answers(cohort.name)]
+    if arm.kind == "dictionary":
+        return _look_up(arm, cohorts, study, data)
+    settings, scheme = task_settings(study), study.make_scheme()
+    found = _Predicted({task: {} for task in settings.tasks}, {})
+    for cohort in cohorts:
+        examples, _ = build_examples(
+            cohort.documents, covers=cohort.covers, scheme=scheme, settings=settings
+        )
+        answers = folder.read_answers(arm.label, cohort.name, examples)
+        read = predict_documents(cohort.documents, answers, scheme=scheme, tasks=settings.tasks)
+        for task in settings.tasks:
+            found.documents[task][cohort.name] = read[task].documents
+        found.counts[cohort.name] = {task: asdict(read[task].counts) for task in settings.tasks}
+    return found
+
+
+def _look_up(arm: Arm, cohorts: Sequence[CohortData], study: Study, data: StudyData) -> _Predicted:
+    """A dictionary's predictions: of one site's training mentions, or of all sites'."""
+    scheme = study.make_scheme()
+    sites = [data.site(arm.site)] if arm.site else list(data.sites)
+    documents = [with_covers(d, site.covers) for site in sites for d in site.train]
+    dictionary: Dictionary = learn_dictionary(documents, scheme=scheme)
+
+    def predict(document: Document, cohort: CohortData, task: str) -> Document:
+        if task == "entities":
+            return predict_entities(dictionary, document, covers=cohort.covers)
+        return predict_modifiers(dictionary, document, scheme=scheme, covers=cohort.covers)
+
+    return _Predicted(
+        {
+            task: {c.name: [predict(d, c, task) for d in c.documents] for c in cohorts}
+            for task in study.task.tasks
+        },
+        {},
+    )
+
+
+def _tally(predicted: _Predicted, data: StudyData, scheme: Scheme) -> dict[str, dict[str, Tally]]:
+    cohorts = {cohort.name: cohort for cohort in data.cohorts}
+    found: dict[str, dict[str, Tally]] = {}
+    for task, by_cohort in predicted.documents.items():
+        tallies = {
+            name: tally_documents(
+                cohorts[name].documents,
+                documents,
+                scheme=scheme,
+                covers=cohorts[name].covers,
+                tasks=SCORED_OF[task],
+            )
+            for name, documents in by_cohort.items()
+        }
+        if len(tallies) == len(cohorts):
+            tallies[ALL] = pool_tallies(list(tallies.values()), scheme=scheme)
+        found[task] = tallies
+    return found
+
+
+def _records(
+    arm: Arm, tallies: Mapping[str, Mapping[str, Tally]], folder: RunFolder
+) -> list[dict[str, Any]]:
+    done = folder.done(arm.label)
+    number = len(done["rounds"]) if done and done["rounds"] else None
+    records: list[ScoreRecord] = []
+    for by_cohort in tallies.values():
+        for name, tally in by_cohort.items():
+            records += make_records(tally, method=arm.label, round=number, cohort=name)
+    return [record.as_dict() for record in records]
+
+
+def _comparisons(arms: Sequence[Arm], scored: Scored, study: Study) -> list[dict[str, Any]]:
+    """Paired differences: what each site gains by joining, and each method against the first."""
+    found = []
+    single = {arm.site: arm.label for arm in arms if arm.kind == "single"}
+    for site in study.sites:
+        if site in single:
+            for arm in arms:
+                joined = arm.kind in ("federated", "centralised")
+                if joined or (arm.kind == "adapted" and arm.site == site):
+                    pair = (arm.label, single[site])
+                    found += _differences("joining", pair, site, scored, site=site)
+    federated = [arm.label for arm in arms if arm.kind == "federated"]
+    if federated:
+        usual = "fed-medlora" if "fed-medlora" in federated else federated[0]
+        for arm in arms:
+            if arm.label != usual and arm.cohorts is None:
+                found += _differences("methods", (arm.label, usual), ALL, scored)
+    return found
+
+
+def _differences(
+    question: str, pair: tuple[str, str], cohort: str, scored: Scored, *, site: str | None = None
+) -> list[dict[str, Any]]:
+    first, second = pair
+    rows = []
+    for task, by_cohort in scored[first].items():
+        tally, other = by_cohort.get(cohort), scored[second][task].get(cohort)
+        if tally is None or other is None:
+            continue
+        for name, counted in tally.tasks.items():
+            lines = {one.line: one for one in compare_tallies(counted, other.tasks[name])}
+            for matching in MATCHINGS:
+                one = lines[Line(matching, "typed", "micro")]
+                interval = one.interval
+                rows.append(
+                    {
+                        "question": question, "site": site, "cohort": cohort, "task": name,
+                        "matching": matching, "type": "micro", "first": first, "second": second,
+                        "f1": one.f1, "low": interval.low if interval else None,
+                        "high": interval.high if interval else None, "p": one.p,
+                    }
+                )  # fmt: skip
+    return rows
+
+
+def pool_seeds(scored: Mapping[int, Scored]) -> list[dict[str, Any]]:
+    """Micro F1 of every method that all seeds have: each seed's, their mean and its interval."""
+    seeds = sorted(scored)
+    rows = []
+    first = scored[seeds[0]]
+    for label, by_task in first.items():
+        for task, by_cohort in by_task.items():
+            for cohort, tally in by_cohort.items():
+                for name in tally.tasks:
+                    same = [scored[seed][label][task][cohort].tasks[name] for seed in seeds]
+                    for matching in MATCHINGS:
+                        pooled = pool_over_seeds(same, matching)
+                        told = {"method": label, "cohort": cohort, "task": name}
+                        more = {"matching": matching, "type": "micro", "seeds": seeds}
+                        rows.append({**told, **more, **asdict(pooled)})
+    return rows
