@@ -118,7 +118,7 @@ def tally_documents(
             type named like a mean ("micro", "macro").
     """
     predictions = _pair(gold, predicted)
-    modifiers = _modifier_types(gold, predicted, scheme=scheme)
+    modifiers = modifier_types(gold, predicted, scheme=scheme)
     nothing = Document(id="", text="")
     tallies: dict[Task, TaskTally] = {}
     unscored = 0
@@ -231,7 +231,7 @@ def _pair(gold: Sequence[Document], predicted: Sequence[Document]) -> dict[str, 
     return predictions
 
 
-def _modifier_types(
+def modifier_types(
     gold: Sequence[Document], predicted: Sequence[Document], *, scheme: Scheme
 ) -> frozenset[str]:
     """The types that count as modifiers; gold decides for the types that the scheme lacks."""
