@@ -325,6 +325,21 @@ def synthetic(
         typer.echo(f"written: {folder}")
 
 
+@app.command()
+def report(
+    run: Run,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="HTML file. Default: report.html in RUN.")
+    ] = None,
+) -> None:
+    """Write a finished run as one HTML file that needs neither network nor server."""
+    from fedmedlora.report.page import write_report
+
+    file = run / "report.html" if out is None else out
+    size = write_report(run, file)
+    typer.echo(f"written: {file} ({size / 1e6:.1f} MB)")
+
+
 def _fail(message: str, *, code: int) -> int:
     typer.echo(f"error: {message}", err=True)
     return code

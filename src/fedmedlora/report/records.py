@@ -1,0 +1,164 @@
+"""What the files of a run folder hold, as checked records; what they hold besides is ignored.
+
+A number that is not finite (the loss of a training that diverged) is ``None``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from fedmedlora.evaluation.tally import Matching, Task
+
+MethodKind = Literal[
+    "untrained",
+    "dictionary",
+    "single",
+    "federated",
+    "personal",
+    "adapted",
+    "new-site",
+    "centralised",
+]
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Number = Annotated[float | None, BeforeValidator(_finite)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Method(_Record):
+    """A row of the study's tables.
+
+    Attributes:
+        label: its name everywhere in the run folder.
+        kind: what it stands for in a comparison.
+        site: of which site it is, if of one.
+        of: label of the method that it started from.
+        notes: local notes that it was trained on, of a new site.
+    """
+
+    label: str
+    kind: MethodKind
+    site: str | None = None
+    of: str | None = None
+    notes: Count | None = None
+
+
+class SiteRound(_Record):
+    """One site in one round; see ``federation.plan.SiteRecord``."""
+
+    status: str = "ok"
+    weight: Number = None
+    loss_first: Number = None
+    loss_last: Number = None
+    validation_loss: Number = None
+    bytes_down: Count = 0
+    bytes_up: Count = 0
+
+
+class Round(_Record):
+    """One round of one method; see ``federation.plan.RoundRecord``."""
+
+    round: Count
+    method: str
+    sites: dict[str, SiteRound]
+
+
+class Cost(_Record):
+    """What a method that asks a service used and cost."""
+
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
+    requests: Count = 0
+    usd: Number = None
+
+
+class Done(_Record):
+    """What was noted when a method ended: wall time, memory, sizes in parameters, rounds."""
+
+    seconds: Number = None
+    peak_memory_mb: Number = None
+    backbone_parameters: Count | None = None
+    adapter_parameters: Count | None = None
+    rounds: tuple[Round, ...] = ()
+    cost: Cost | None = None
+
+
+class Comparison(_Record):
+    """F1 of ``first`` minus F1 of ``second`` on the same notes, with its paired interval."""
+
+    question: str
+    site: str | None = None
+    cohort: str
+    task: Task
+    matching: Matching
+    type: str = "micro"
+    first: str
+    second: str
+    f1: Number = None
+    low: Number = None
+    high: Number = None
+    p: Number = None
+
+
+class ValidationRound(_Record):
+    """F1 of a method on validation notes after a round."""
+
+    method: str
+    round: Count
+    task: Task
+    matching: Matching
+    f1: Number = None
+
+
+class Variant(_Record):
+    """Another run of the same study, in a folder of its own inside this one."""
+
+    name: str
+    kind: Literal["seeds", "scaling", "variant"]
+    folder: str
+    seed: int | None = None
+    sites: Count | None = None
+
+
+class SeedScore(_Record):
+    """F1 of a method by seed, their mean and its interval."""
+
+    method: str
+    cohort: str
+    task: Task
+    matching: Matching
+    type: str = "micro"
+    seeds: tuple[int, ...]
+    f1: tuple[Number, ...]
+    mean: Number = None
+    low: Number = None
+    high: Number = None
+
+
+class Part(_Record):
+    """A site or a cohort, as data.json describes it."""
+
+    train: Count | None = None
+    validation: Count | None = None
+    documents: Count | None = None
+    covers: tuple[str, ...] = ()
+    annotates: dict[str, str] | None = None
+    training_examples: dict[str, Count] = {}
+
+
+class Data(_Record):
+    """data.json: sites and cohorts by name, in the study's order."""
+
+    sites: dict[str, Part] = {}
+    cohorts: dict[str, Part] = {}
