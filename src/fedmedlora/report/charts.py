@@ -139,7 +139,9 @@ def _estimate(row: Estimate, middle: float, x: _Scale, *, left: int) -> Markup:
             '<line class="whisker" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>'
         ).format(x(row.low), x(row.high), middle, middle)
     rings = Markup("").join(
-        Markup('<circle class="ring" cx="{:.1f}" cy="{:.1f}" r="2.5"/>').format(x(value), middle)
+        Markup('<circle class="ring" cx="{:.1f}" cy="{:.1f}" r="2.5"/>').format(
+            x(value), middle + 7
+        )
         for value in row.others
     )
     shown = row.name if len(row.name) <= _LABEL else row.name[: _LABEL - 1] + "…"
@@ -182,8 +184,11 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _whole_ticks(low: float, high: float) -> list[float]:
-    step = max(1, math.ceil((high - low) / 6))
-    return list(range(math.ceil(low), math.floor(high) + 1, step)) or [low]
+    rough = max(1.0, (high - low) / 6)
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
+    first = math.ceil(low / step) * step
+    return list(range(first, math.floor(high) + 1, step)) or [low]
 
 
 def _number(value: float) -> str:

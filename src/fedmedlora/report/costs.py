@@ -189,7 +189,7 @@ def cost_section(run: Run) -> Section | None:
 
 
 def _time_row(method: Method, done: Done, longest: float, *, memory: bool) -> Row:
-    trained = done.adapter_parameters if method.kind != "untrained" else 0
+    trained = done.adapter_parameters if method.kind != "untrained" else None
     whole = done.backbone_parameters
     cells = [
         Cell(

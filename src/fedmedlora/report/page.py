@@ -27,6 +27,8 @@ from fedmedlora.report.variants import scaling_section, seed_section, variant_se
 
 #: The page is smaller than this, in bytes.
 SIZE_LIMIT = 5_000_000
+#: Bytes kept for what stands around the browser's documents: controls and lists of names.
+FRAME = 40_000
 _SCRIPTS = ("views.js", "text.js", "browser.js")
 
 
@@ -56,8 +58,7 @@ def render_report(run: Run, *, limit: int = SIZE_LIMIT) -> str:
     """The whole page; as ``write_report``."""
     sections = [section for section in _sections(run) if section is not None]
     bare = len(_render(run, sections, None).encode())
-    # The browser's frame, its lists of names and its script.
-    browser = make_browser(run, room=limit - bare - 40_000)
+    browser = make_browser(run, room=limit - bare - FRAME)
     page = _render(run, sections, browser)
     size = len(page.encode())
     if size > limit:

@@ -30,6 +30,8 @@ def _finite(value: Any) -> Any:
 
 Number = Annotated[float | None, BeforeValidator(_finite)]
 Count = Annotated[int, Field(ge=0)]
+#: How many, or which: then they are counted.
+Many = Annotated[Count | None, BeforeValidator(lambda v: len(v) if isinstance(v, list) else v)]
 
 
 class _Record(BaseModel):
@@ -128,7 +130,7 @@ class Variant(_Record):
     kind: Literal["seeds", "scaling", "variant"]
     folder: str
     seed: int | None = None
-    sites: Count | None = None
+    sites: Many = None
 
 
 class SeedScore(_Record):

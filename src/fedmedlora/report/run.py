@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from fedmedlora.corpus.files import storable
 from fedmedlora.corpus.jsonl import read_jsonl
 from fedmedlora.errors import DataError, RunError, SchemaError
 from fedmedlora.evaluation.records import ScoreRecord
@@ -180,7 +181,7 @@ def variant_folder(run: Run, variant: Variant) -> Path:
 def _inside(path: Path, name: str) -> Path:
     """A file of the folder; names come from files, which may say anything."""
     file = path / name
-    if "\0" in name or not file.resolve().is_relative_to(path.resolve()):
+    if not storable(name) or not file.resolve().is_relative_to(path.resolve()):
         raise RunError(f"{path}: {name[:80]!r} is not inside the run folder; it was tampered with")
     return file
 

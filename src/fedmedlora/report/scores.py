@@ -73,8 +73,8 @@ def score_section(run: Run) -> Section:
             *tables,
             Text(
                 (
-                    "Bold is the best of a column. A dotted line marks a method that was trained "
-                    "on one site's notes, on that site's own test notes. Move over a number, or "
+                    "Bold is the best of a column. A dotted line marks what is one site's own, on "
+                    "that site's test notes. Move over a number, or "
                     "walk through the table with the arrow keys, for its interval and counts.",
                 ),
                 small=True,
@@ -170,7 +170,7 @@ def _table(run: Run, task: str, matching: str, average: str) -> Table:
                     _cell(
                         record(method.label, cohort),
                         top[cohort],
-                        home=method.site == cohort and method.kind in ("single", "dictionary"),
+                        home=method.site == cohort and method.kind != "new-site",
                     )
                 )
             rows.append(Row(_row_name(method), tuple(cells)))
@@ -215,7 +215,7 @@ def _cell(record: ScoreRecord | None, top: float | None, *, home: bool = False) 
 def score_note(record: ScoreRecord) -> str:
     """The interval of a score and what it was counted from."""
     between = interval(record.low, record.high)
-    counts = f"{record.tp:,} of {record.gold:,} found, {record.predicted:,} predicted"
+    counts = f"{record.tp:,} right, {record.gold:,} in gold, {record.predicted:,} predicted"
     return f"{between}; {counts}" if between else counts
 
 

@@ -87,7 +87,7 @@ def _what(run: Run) -> str:
     tested = sum(part.documents or 0 for part in cohorts.values())
     elsewhere = [name for name in cohorts if name not in sites]
     more = (
-        f", {counted(len(elsewhere), 'cohort')} of them from no training site ({listed(elsewhere)})"
+        f", {len(elsewhere)} of them from no training site ({listed(elsewhere)})"
         if elsewhere
         else ""
     )

@@ -313,7 +313,7 @@ function startBrowser(data) {
       for (const mark of marks) mark.classList.add("chosen");
       const box = article.querySelector(".note-text");
       const last = marks[marks.length - 1];
-      if (box && last) box.scrollTop = last.offsetTop - box.offsetTop - box.clientHeight / 2;
+      if (box && last) box.scrollTop = last.offsetTop - box.clientHeight / 2;
     }
     const row = part("list").querySelector("tr[aria-current]");
     const box = row.closest(".scroll");
