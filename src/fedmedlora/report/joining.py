@@ -110,13 +110,14 @@ def _shown(run: Run, site: str, lead: Method) -> list[Method]:
 
 def _verdict(run: Run, site: str, method: Method) -> Verdict | None:
     """Over the tasks: yes if any gained and none lost, no the other way round."""
-    alone = next(m for m in run.methods if m.kind == "single" and m.site == site)
-    found = [
-        (task, one)
-        for task in run.tasks
-        if (one := find_comparison(run, method.label, alone.label, cohort=site, task=task))
-        and one.f1 is not None
-    ]
+    # A site may have several models of its own; the run says against which it compared.
+    alone = [m for m in run.methods if m.kind == "single" and m.site == site]
+    found = []
+    for task in run.tasks:
+        made = (find_comparison(run, method.label, a.label, cohort=site, task=task) for a in alone)
+        one = next(filter(None, made), None)
+        if one is not None and one.f1 is not None:
+            found.append((task, one))
     if not found:
         return None
     answers: dict[Answer, list[str]] = {"yes": [], "no": [], "not clear": []}
