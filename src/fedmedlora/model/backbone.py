@@ -55,7 +55,12 @@ def embedded_folder() -> Path:
     return Path(str(resources.files("fedmedlora.model") / "embedded"))
 
 
-def _resolve(name: str) -> str:
+def resolve_name(name: str) -> str:
+    """What transformers loads: a folder, or a name on the hub.
+
+    Raises:
+        BackboneError: a folder that is none, or holds no saved model and tokenizer.
+    """
     if name == EMBEDDED:
         if not (embedded_folder() / "config.json").is_file():
             raise BackboneError(
@@ -94,7 +99,8 @@ def _sha256_of_files(files: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def _fingerprint(path: str, model: PreTrainedModel) -> str:
+def weights_fingerprint(path: str, model: PreTrainedModel) -> str:
+    """SHA-256 (hex) of the files of weights and configuration, or of hub name and commit."""
     folder = Path(path)
     if folder.is_dir():
         weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
@@ -141,8 +147,8 @@ def load_backbone(name: str, *, precision: Precision = "fp32") -> Backbone:
         BackboneError: it cannot be loaded, lacks weights, or has no tokenizer or one that does
             not fit.
     """
-    path = _resolve(name)
-    with _loading(name, "tokenizer"):
+    path = resolve_name(name)
+    with raised_as_backbone_error(name, "tokenizer"):
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(path)
@@ -168,7 +174,7 @@ def load_backbone(name: str, *, precision: Precision = "fp32") -> Backbone:
         path,
         model,
         tokenizer,
-        _fingerprint(path, model),
+        weights_fingerprint(path, model),
         tokenizer_fingerprint(tokenizer),
         precision,
     )
@@ -183,7 +189,7 @@ def _load_model(name: str, path: str, precision: Precision) -> PreTrainedModel:
         options["quantization_config"] = _quantisation()
     if torch.cuda.is_available():
         options["device_map"] = {"": 0}
-    with _loading(name, "model"), _quiet():
+    with raised_as_backbone_error(name, "model"), no_loading_bar():
         model, info = AutoModelForCausalLM.from_pretrained(
             path, output_loading_info=True, **options
         )
@@ -198,7 +204,7 @@ def _load_model(name: str, path: str, precision: Precision) -> PreTrainedModel:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def no_loading_bar() -> Iterator[None]:
     """No bar for the loading of weights: where progress shows is the caller's to say."""
     from transformers.utils import logging
 
@@ -212,7 +218,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _loading(name: str, part: str) -> Iterator[None]:
+def raised_as_backbone_error(name: str, part: str) -> Iterator[None]:
     """Whatever the libraries raise about broken files becomes a BackboneError."""
     try:
         yield

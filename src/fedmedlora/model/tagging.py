@@ -1,0 +1,337 @@
+"""Examples in, rows of token ids with BIO labels out; and labels back to marked-up answers.
+
+A tagger is asked what the language model is asked: one window of a text, for modifiers with one
+main entity marked in it (``heads="marked"``). What it says is written as an answer of the same
+form, so answers of both are kept, read and scored alike. Offsets come from the tokenizer; nothing
+is searched for. No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmedlora.errors import BackboneError, SchemaError
+from fedmedlora.schema import Scheme
+from fedmedlora.tasks.answer import read_answer
+from fedmedlora.tasks.example import Example
+from fedmedlora.tasks.markup import Mark, opening_tag, write_marks
+from fedmedlora.tasks.parse import parse_opening
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+"""Label of tokens that stand for no text: special tokens and markers."""
+
+OUTSIDE = 0
+"""Label of text in no span."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """A typed span: half-open character offsets into an example's ``source``."""
+
+    start: int
+    end: int
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class TagRow:
+    """One example as a tagger sees it.
+
+    Attributes:
+        example: the example's id.
+        ids: tokens, with the tokenizer's special ones and, around a head, the two markers.
+        offsets: of each token, into the example's source; (0, 0) for those that stand for no text.
+        labels: of each token, an index into ``label_names``; ``IGNORED`` where it stands for none.
+        allowed: the labels that the example asks for, sorted, ``OUTSIDE`` among them. All others
+            are out of the question: in training they get no probability and no gradient.
+    """
+
+    example: str
+    ids: tuple[int, ...]
+    offsets: tuple[tuple[int, int], ...]
+    labels: tuple[int, ...]
+    allowed: tuple[int, ...]
+
+    @property
+    def targets(self) -> int:
+        """Number of tokens under the loss."""
+        return sum(label != IGNORED for label in self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class TagReport:
+    """What encoding did to the examples; reports add up.
+
+    Attributes:
+        rows: rows made, one an example.
+        tokens: tokens of these rows.
+        spans: gold spans of the examples.
+        overlapping: of them, left out because they overlap a longer one (or an equal, earlier one):
+            BIO labels cannot say both.
+        inexact: of them, said with other ends because one lies inside a token.
+        cut: rows that lost their end to the limit of tokens.
+        spans_cut: gold spans that went with it.
+        heads_cut: rows whose head lies behind the cut: they ask for nothing.
+    """
+
+    rows: int = 0
+    tokens: int = 0
+    spans: int = 0
+    overlapping: int = 0
+    inexact: int = 0
+    cut: int = 0
+    spans_cut: int = 0
+    heads_cut: int = 0
+
+    def __add__(self, other: TagReport) -> TagReport:
+        return TagReport(
+            *(getattr(self, f.name) + getattr(other, f.name) for f in fields(TagReport))
+        )
+
+
+def label_names(scheme: Scheme) -> tuple[str, ...]:
+    """The labels in order: O, then B- and I- of every type, main entities first."""
+    return ("O", *(f"{part}-{name}" for name in scheme.types for part in "BI"))
+
+
+def tag_spans(
+    spans: Iterable[Span], offsets: Sequence[tuple[int, int]], types: Sequence[str]
+) -> list[int]:
+    """Labels of tokens: the first token that a span touches gets B, the others I.
+
+    Args:
+        spans: that do not overlap.
+        offsets: of the tokens, in order; empty ones stand for no text.
+        types: B of ``types[i]`` is label ``2 i + 1``, I the next.
+    """
+    number = {name: place for place, name in enumerate(types)}
+    labels = [OUTSIDE if start < end else IGNORED for start, end in offsets]
+    for span in sorted(spans):
+        label = 2 * number[span.type] + 1
+        for token, (start, end) in enumerate(offsets):
+            if labels[token] == OUTSIDE and start < span.end and span.start < end:
+                labels[token] = label
+                label = 2 * number[span.type] + 2
+    return labels
+
+
+def read_tags(
+    labels: Sequence[int], offsets: Sequence[tuple[int, int]], types: Sequence[str]
+) -> list[Span]:
+    """The spans that labels say, in order, disjoint; the inverse of ``tag_spans``.
+
+    An I that continues no span of its type begins one. Tokens that stand for no text are passed
+    over.
+    """
+    spans: list[Span] = []
+    going = OUTSIDE
+    for label, (start, end) in zip(labels, offsets, strict=True):
+        if start >= end:
+            continue
+        type_number, inside = divmod(label - 1, 2)
+        if label == OUTSIDE:
+            going = OUTSIDE
+        elif inside and going == label:
+            spans[-1] = Span(spans[-1].start, max(end, spans[-1].end), spans[-1].type)
+        else:
+            # The bytes of one character can be several tokens, all with its offsets.
+            start = max(start, spans[-1].end) if spans else start
+            spans.append(Span(start, max(start, end), types[type_number]))
+            going = 2 * type_number + 2
+    return [span for span in spans if span.start < span.end]
+
+
+def outermost(spans: Iterable[Span]) -> list[Span]:
+    """Spans without those that overlap a longer one, of equal length an earlier one; in order."""
+    kept: list[Span] = []
+    for span in sorted(spans, key=lambda span: (span.start - span.end, span.start)):
+        if all(span.end <= other.start or other.end <= span.start for other in kept):
+            kept.append(span)
+    return sorted(kept)
+
+
+def best_labels(scores: NDArray[np.floating], allowed: Sequence[int]) -> list[int]:
+    """The best sequence of labels in which every I follows a B or I of its type (Viterbi).
+
+    Args:
+        scores: (tokens, labels), logits or log-probabilities, of tokens that stand for text.
+        allowed: as in ``TagRow``: the labels that may be given.
+    """
+    if not len(scores):
+        return []
+    kept = np.asarray(allowed)
+    steps = np.where(_follows(kept), 0.0, -np.inf)
+    total = np.where((kept == OUTSIDE) | (kept % 2 == 1), scores[0, kept], -np.inf)
+    back = []
+    for row in scores[1:, kept]:
+        paths = total[:, None] + steps
+        back.append(paths.argmax(0))
+        total = paths.max(0) + row
+    best = [int(total.argmax())]
+    for came_from in reversed(back):
+        best.append(int(came_from[best[-1]]))
+    return [int(kept[state]) for state in reversed(best)]
+
+
+def _follows(labels: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """(before, after): whether a label may follow another."""
+    inside = (labels != OUTSIDE) & (labels % 2 == 0)
+    same_type = (labels[:, None] + 1) // 2 == (labels[None, :] + 1) // 2
+    found: NDArray[np.bool_] = ~inside[None, :] | (same_type & (labels != OUTSIDE)[:, None])
+    return found
+
+
+def write_answer(example: Example, spans: Iterable[Span]) -> str:
+    """The answer that says ``spans``: the example's source with tags; reading it gives them back.
+
+    Args:
+        example: of a type that ``encode_rows`` takes.
+        spans: disjoint, of types that it asks for.
+    """
+    marks = [Mark(span.start, span.end, opening_tag(span.type)) for span in sorted(spans)]
+    return write_marks(example.source, marks)
+
+
+def encode_rows(
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    scheme: Scheme,
+    markers: tuple[int, int],
+    max_tokens: int,
+) -> tuple[list[TagRow], TagReport]:
+    """One row an example, in their order, with the gold labels of its answer.
+
+    Args:
+        examples: entities, or modifiers with ``heads="marked"``; the answer may be a plain copy.
+        tokenizer: a fast one.
+        scheme: as the examples were built with.
+        markers: ids of the tokens before and after a head.
+        max_tokens: limit of a row with special tokens and markers; its end is cut.
+
+    Raises:
+        SchemaError: an example with several heads.
+        BackboneError: the tokenizer gives no offsets.
+    """
+    if not tokenizer.is_fast:
+        raise BackboneError(
+            f"{type(tokenizer).__name__} gives no character offsets: a tagger needs an encoder "
+            "with a fast tokenizer (a folder with tokenizer.json)"
+        )
+    if not examples:
+        return [], TagReport()
+    encoded = tokenizer(
+        [example.source for example in examples],
+        split_special_tokens=True,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+        verbose=False,
+    )
+    rows: list[TagRow] = []
+    report = TagReport()
+    coded = zip(examples, encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    for example, ids, offsets in coded:
+        tokens = [
+            (token, _trimmed(example.source, start, end))
+            for token, (start, end) in zip(ids, offsets, strict=True)
+        ]
+        row, told = _row(example, tokens, scheme=scheme, markers=markers, max_tokens=max_tokens)
+        rows.append(row)
+        report += told
+    return rows, report
+
+
+#: Token ids with offsets.
+_Tokens = list[tuple[int, tuple[int, int]]]
+
+
+def _row(
+    example: Example,
+    tokens: _Tokens,
+    *,
+    scheme: Scheme,
+    markers: tuple[int, int],
+    max_tokens: int,
+) -> tuple[TagRow, TagReport]:
+    """One example's row, and what it could not hold."""
+    kept = _cut(tokens, max_tokens - 2 * len(example.heads))
+    reach = max((end for _, (_, end) in kept), default=0)
+    asked = _asked(example, scheme)
+    visible = True
+    if example.heads:
+        head = example.heads[0]
+        start, end = head.start - example.start, head.end - example.start
+        visible = end <= reach
+        kept = _mark_head(kept, start, end, markers) if visible else kept
+    offsets = [place for _, place in kept]
+    said, _ = read_answer(example, example.answer, scheme=scheme)
+    gold = [Span(one.start - example.start, one.end - example.start, one.type) for one in said]
+    spans = outermost(gold)
+    whole = [span for span in spans if visible and span.end <= reach]
+    labels = tag_spans(whole, offsets, scheme.types)
+    exact = set(read_tags(labels, offsets, scheme.types))
+    row = TagRow(
+        example=example.id,
+        ids=tuple(token for token, _ in kept),
+        offsets=tuple(offsets),
+        labels=tuple(labels),
+        allowed=asked if visible else (OUTSIDE,),
+    )
+    return row, TagReport(
+        rows=1,
+        tokens=len(kept),
+        spans=len(gold),
+        overlapping=len(gold) - len(spans),
+        inexact=sum(span not in exact for span in whole),
+        cut=len(kept) - 2 * (visible and bool(example.heads)) < len(tokens),
+        spans_cut=len(spans) - len(whole),
+        heads_cut=not visible,
+    )
+
+
+def _asked(example: Example, scheme: Scheme) -> tuple[int, ...]:
+    """The labels that an example asks for."""
+    asked = [parse_opening(tag) for tag in example.openings]
+    if len(example.heads) > 1 or any(number is not None for _, number in asked):
+        raise SchemaError(
+            f"example {example.id!r} has numbered heads: a tagger is asked about one head at a "
+            'time, so build its examples with heads="marked"'
+        )
+    numbers = [scheme.types.index(name) for name, _ in asked if name in scheme.types]
+    return (OUTSIDE, *sorted(2 * number + part for number in numbers for part in (1, 2)))
+
+
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    """A token's offsets without white space at either end, which some tokenizers put there."""
+    while start < end and text[start].isspace():
+        start += 1
+    while start < end and text[end - 1].isspace():
+        end -= 1
+    return start, end
+
+
+def _cut(tokens: _Tokens, limit: int) -> _Tokens:
+    """At most ``limit`` tokens: text is cut at its end, special tokens behind it stay."""
+    if len(tokens) <= limit:
+        return tokens
+    last = max(place for place, (_, (start, end)) in enumerate(tokens) if start < end)
+    tail = tokens[last + 1 :]
+    return tokens[: max(0, limit - len(tail))] + tail
+
+
+def _mark_head(tokens: _Tokens, start: int, end: int, markers: tuple[int, int]) -> _Tokens:
+    """Tokens with a marker before the first and one behind the last that the head touches."""
+    touched = [place for place, (_, (s, e)) in enumerate(tokens) if s < e and s < end and start < e]
+    if not touched:  # the head is of characters that give no token
+        touched = [next((p for p, (_, (s, _)) in enumerate(tokens) if s >= end), len(tokens) - 1)]
+    first, last = touched[0], touched[-1] + 1
+    before, after = ((marker, (0, 0)) for marker in markers)
+    return [*tokens[:first], before, *tokens[first:last], after, *tokens[last:]]
