@@ -13,7 +13,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,27 +25,15 @@ from backbone.deciding import DecisionPlan, train_decisions
 from backbone.exercises import ExerciseMaker
 from backbone.held_out import HeldOutTerms
 from backbone.priming import content_of, prime_copying, prime_meaning
-from backbone.shorthand import SHORTHAND_CLASSES, KnownNames, make_shorthand
-from backbone.text import Name, OpenText, read_open_text, words_of
+from backbone.shorthand import KnownNames, known_names, make_shorthand
+from backbone.text import OpenText, read_open_text, words_of
 from backbone.tokenizer import train_tokenizer
 from backbone.training import Encoder, Plan, new_model, train
 from backbone.vectors import company_vectors
-from backbone.weak_labels import NameIndex, classes_of, cluster_words, label
+from backbone.weak_labels import NameIndex, cluster_words, label
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 GENERATED_LINES_CHECKED = 60_000
-
-
-def _known(names: Sequence[Name]) -> KnownNames:
-    """Names of each class for shorthand, as far as a name has one class alone."""
-    classes: dict[tuple[str, ...], set[str]] = {}
-    for name in names:
-        found = {c for c in classes_of(name.kind, name.words[-1]) if c in SHORTHAND_CLASSES}
-        classes.setdefault(name.words, set()).update(found)
-    return {
-        kind: [words for words, found in classes.items() if found == {kind} and len(words) <= 3]
-        for kind in SHORTHAND_CLASSES
-    }
 
 
 def _lines(source: OpenText, known: KnownNames, seed: int) -> Iterator[str]:
@@ -74,7 +62,7 @@ def main() -> None:
     segments = [words_of(segment) for segment in source.segments]
     held_out = HeldOutTerms()
     told = [name for name in source.names if not held_out.found_in(name.words)]
-    names, known = NameIndex(told), _known(told)
+    names, known = NameIndex(told), known_names(told)
     barred = [held_out.found_in(words) for words in segments]
     labels = [
         None if terms else label(words, names)

@@ -16,6 +16,8 @@ from functools import cache
 
 from .held_out import HeldOutTerms
 from .remarks import ASIDES, FORMS, LAST_WORDS, REMARKS, SAME_AS, fill
+from .text import Name
+from .weak_labels import classes_of
 
 _ONSETS = "b c d f g k l m n p r s t v z br cl dr gl pr st tr th ch sp".split()
 _NUCLEI = "a e i o u ia eo ae io".split()
@@ -88,6 +90,18 @@ KnownNames = Mapping[str, Sequence[tuple[str, ...]]]
 SHORTHAND_CLASSES = ("medicine", "exam", "disorder", "operation")
 _TELLING = 0.8  # of the lines
 _KNOWN = 0.6  # of the names in a telling line; the rest is invented
+
+
+def known_names(names: Sequence[Name]) -> KnownNames:
+    """Names of each class for shorthand, as far as a name has one class alone."""
+    classes: dict[tuple[str, ...], set[str]] = {}
+    for name in names:
+        found = {c for c in classes_of(name.kind, name.words[-1]) if c in SHORTHAND_CLASSES}
+        classes.setdefault(name.words, set()).update(found)
+    return {
+        kind: [words for words, found in classes.items() if found == {kind} and len(words) <= 3]
+        for kind in SHORTHAND_CLASSES
+    }
 
 
 def make_shorthand(rng: random.Random, known: KnownNames) -> Shorthand:
