@@ -20,7 +20,8 @@ from fedmedlora.federation.tagger_site import TaggerSite
 from fedmedlora.model.adapter import check_same_lineage
 from fedmedlora.model.adapter_files import read_adapter, save_adapter
 from fedmedlora.model.packing import pack, unpack
-from fedmedlora.model.tagger import encode_for, load_state, load_tagger, state_of
+from fedmedlora.model.tagger import load_state, load_tagger, state_of
+from fedmedlora.model.tagger_answers import encode_for
 from fedmedlora.model.tagger_training import TaggerSettings, mean_tagging_loss
 from fedmedlora.tasks.build import build_examples
 

@@ -11,33 +11,24 @@ from safetensors.torch import load_file, save_file
 from tagger_toys import ALL, SCHEME, note, piece_tokenizer, save_encoder
 
 from fedmedlora.errors import AdapterError, BackboneError, ConfigError, DataError, SchemaError
-from fedmedlora.model.tagger import (
-    encode_for,
-    load_state,
-    load_tagger,
-    logits_of,
-    pad_rows,
-    state_of,
-    tag_examples,
+from fedmedlora.model.bio import (
+    IGNORED,
+    Span,
+    best_labels,
+    label_names,
+    outermost,
+    read_tags,
+    tag_spans,
 )
+from fedmedlora.model.tagger import load_state, load_tagger, state_of
+from fedmedlora.model.tagger_answers import encode_for, logits_of, pad_rows, tag_examples
 from fedmedlora.model.tagger_training import (
     TaggerSettings,
     mean_tagging_loss,
     tagging_loss,
     train_tagger,
 )
-from fedmedlora.model.tagging import (
-    IGNORED,
-    Span,
-    TagReport,
-    best_labels,
-    encode_rows,
-    label_names,
-    outermost,
-    read_tags,
-    tag_spans,
-    write_answer,
-)
+from fedmedlora.model.tagging import TagReport, encode_rows, write_answer
 from fedmedlora.schema import DEFAULT_SCHEME
 from fedmedlora.tasks.build import build_examples
 from fedmedlora.tasks.reading import predict_documents
@@ -428,6 +419,16 @@ def test_answers_do_not_depend_on_the_batch(tagger):
     )
     one, many = (tag_examples(tagger, examples, max_tokens=64, batch=n) for n in (1, 3))
     assert one == many
+
+
+def test_a_bias_makes_the_tagger_say_more_or_less(tagger):
+    examples = ask(toy_notes(), tasks=("entities",))
+    [none] = tag_examples(tagger, examples, max_tokens=64, open_bias=-50.0)
+    assert none == examples[0].source
+    [all_of_it] = tag_examples(tagger, examples, max_tokens=64, open_bias=50.0)
+    words = all_of_it.replace("</span>", "").split('<span class="')[1:]
+    assert all_of_it.startswith("<span")
+    assert "".join(word.split('">')[1] for word in words) == examples[0].source
 
 
 def test_a_type_that_is_not_asked_for_gets_no_gradient_and_is_never_predicted(tagger):

@@ -1,4 +1,4 @@
-"""The BERT-class baseline: an encoder by name in, a token classifier that answers examples out.
+"""The BERT-class baseline: an encoder by name in, a token classifier to train and send out.
 
 Any encoder that transformers loads for token classification and that has a fast tokenizer;
 ``"embedded"`` is the small one that ships with the package, ``emilyalsentzer/Bio_ClinicalBERT``
@@ -8,12 +8,12 @@ frozen. What travels has the form of an adapter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -28,19 +28,9 @@ from fedmedlora.model.backbone import (
     tokenizer_fingerprint,
     weights_fingerprint,
 )
-from fedmedlora.model.tagging import (
-    IGNORED,
-    TagReport,
-    TagRow,
-    best_labels,
-    encode_rows,
-    label_names,
-    read_tags,
-    write_answer,
-)
+from fedmedlora.model.bio import label_names
 from fedmedlora.schema import Scheme
 from fedmedlora.seeds import derive_seed
-from fedmedlora.tasks.example import Example
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -161,99 +151,6 @@ def load_state(tagger: Tagger, state: Adapter) -> None:
         for name, parameter in tagger.model.named_parameters():
             if name in state.tensors:
                 parameter.copy_(torch.from_numpy(state.tensors[name]))
-
-
-def encode_for(
-    tagger: Tagger, examples: Sequence[Example], *, max_tokens: int
-) -> tuple[list[TagRow], TagReport]:
-    """``encode_rows`` with the tagger's tokenizer, markers and, where it is shorter, limit."""
-    return encode_rows(
-        examples,
-        tagger.tokenizer,
-        scheme=tagger.scheme,
-        markers=tagger.markers,
-        max_tokens=min(max_tokens, tagger.longest),
-    )
-
-
-def tag_examples(
-    tagger: Tagger,
-    examples: Sequence[Example],
-    *,
-    max_tokens: int,
-    batch: int = 32,
-    on_done: Callable[[int], None] | None = None,
-) -> list[str]:
-    """Answers to examples, in order: each a source with tags, exact to the character.
-
-    Args:
-        tagger: with the state to use.
-        examples: entities, or modifiers with ``heads="marked"``; gold answers are not looked at.
-        max_tokens: limit of a row; text behind it gets no tag.
-        batch: rows at a time.
-        on_done: told how many examples are done.
-
-    Raises:
-        SchemaError: an example with several heads.
-    """
-    rows, _ = encode_for(tagger, examples, max_tokens=max_tokens)
-    order = sorted(range(len(rows)), key=lambda place: len(rows[place].ids))
-    answers = [""] * len(rows)
-    tagger.model.eval()
-    for start in range(0, len(order), batch):
-        places = order[start : start + batch]
-        inputs = pad_rows([rows[place] for place in places], tagger)
-        with torch.inference_mode():
-            scores = logits_of(tagger.model, inputs).float().cpu().numpy()
-        for number, place in enumerate(places):
-            row = rows[place]
-            text = [token for token, (s, e) in enumerate(row.offsets) if s < e]
-            labels = best_labels(scores[number, text], row.allowed)
-            offsets = [row.offsets[token] for token in text]
-            spans = read_tags(labels, offsets, tagger.scheme.types)
-            answers[place] = write_answer(examples[place], spans)
-        if on_done is not None:
-            on_done(start + len(places))
-    return answers
-
-
-class Padded(NamedTuple):
-    """Rows as tensors on the model's device, padded on the right.
-
-    Attributes:
-        ids: (rows, tokens).
-        present: (rows, tokens), 1 where there is a token.
-        labels: (rows, tokens), ``IGNORED`` where there is no loss.
-        allowed: (rows, labels), true for labels that the row may have.
-    """
-
-    ids: torch.Tensor
-    present: torch.Tensor
-    labels: torch.Tensor
-    allowed: torch.Tensor
-
-
-def pad_rows(rows: Sequence[TagRow], tagger: Tagger) -> Padded:
-    """A batch of rows."""
-    shape = len(rows), max(len(row.ids) for row in rows)
-    ids = torch.full(shape, tagger.tokenizer.pad_token_id or 0)
-    present = torch.zeros(shape, dtype=torch.long)
-    labels = torch.full(shape, IGNORED)
-    allowed = torch.zeros(len(rows), len(label_names(tagger.scheme)), dtype=torch.bool)
-    for number, row in enumerate(rows):
-        size = len(row.ids)
-        ids[number, :size] = torch.tensor(row.ids)
-        present[number, :size] = 1
-        labels[number, :size] = torch.tensor(row.labels)
-        allowed[number, list(row.allowed)] = True
-    device = tagger.model.device
-    return Padded(ids.to(device), present.to(device), labels.to(device), allowed.to(device))
-
-
-def logits_of(model: PreTrainedModel, inputs: Padded) -> torch.Tensor:
-    """(rows, tokens, labels); labels that a row may not have are at minus infinity."""
-    logits: torch.Tensor = model(input_ids=inputs.ids, attention_mask=inputs.present).logits
-    return logits.masked_fill(~inputs.allowed[:, None, :], -torch.inf)
 
 
 def _resolve(name: str) -> tuple[str, str]:

@@ -17,8 +17,10 @@ import torch
 from torch.nn import functional
 
 from fedmedlora.errors import AdapterError, ConfigError, DataError
-from fedmedlora.model.tagger import Padded, Tagger, load_state, logits_of, pad_rows, state_of
-from fedmedlora.model.tagging import IGNORED, OUTSIDE, TagRow
+from fedmedlora.model.bio import IGNORED, OUTSIDE
+from fedmedlora.model.tagger import Tagger, load_state, state_of
+from fedmedlora.model.tagger_answers import Padded, logits_of, pad_rows
+from fedmedlora.model.tagging import TagRow
 from fedmedlora.model.training import OnStep, TrainingOutcome, length_order
 from fedmedlora.tasks.settings import TASKS, TaskSettings
 
