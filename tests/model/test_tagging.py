@@ -223,6 +223,20 @@ def test_a_modifiers_row_has_its_head_between_two_markers_and_only_that_heads_mo
     assert read_tags(second.labels, second.offsets, SCHEME.types) == [Span(14, 20, "severity")]
 
 
+@pytest.mark.parametrize(
+    ("text", "head", "tokens"),
+    [
+        ("a \u200b b", (2, 3), "a[]b"),
+        ("a b \u200b", (4, 5), "ab[]"),
+        ("ab", (0, 1), "[ab]"),  # part of a token: all of it
+    ],
+)
+def test_markers_stand_where_the_head_is_even_if_it_is_no_whole_token(text, head, tokens):
+    document = note(text, ("problem", *head))
+    [row], _ = encode(ask(document, tasks=("modifiers",)), piece_tokenizer(["ab a b"] * 50))
+    assert "".join(shown(row, text)) == tokens
+
+
 def test_a_document_that_covers_fewer_types_asks_for_fewer_labels():
     document = note("mild pain, aspirin", covers=frozenset({"drug", "dosage"}))
     [row], _ = encode(ask(document, tasks=("entities",)))

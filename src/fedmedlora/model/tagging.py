@@ -153,7 +153,8 @@ def _row(
 ) -> tuple[TagRow, TagReport]:
     """One example's row, and what it could not hold."""
     kept = _cut(tokens, max_tokens - 2 * len(example.heads))
-    reach = max((end for _, (_, end) in kept), default=0)
+    cut = len(kept) < len(tokens)
+    reach = max((end for _, (_, end) in kept), default=0) if cut else len(example.source)
     asked = _asked(example, scheme)
     visible = True
     if example.heads:
@@ -181,7 +182,7 @@ def _row(
         spans=len(gold),
         overlapping=len(gold) - len(spans),
         inexact=sum(span not in exact for span in whole),
-        cut=len(kept) - 2 * (visible and bool(example.heads)) < len(tokens),
+        cut=cut,
         spans_cut=len(spans) - len(whole),
         heads_cut=not visible,
     )
@@ -212,16 +213,22 @@ def _cut(tokens: _Tokens, limit: int) -> _Tokens:
     """At most ``limit`` tokens: text is cut at its end, special tokens behind it stay."""
     if len(tokens) <= limit:
         return tokens
-    last = max(place for place, (_, (start, end)) in enumerate(tokens) if start < end)
-    tail = tokens[last + 1 :]
+    tail = tokens[_text_end(tokens) :]
     return tokens[: max(0, limit - len(tail))] + tail
 
 
 def _mark_head(tokens: _Tokens, start: int, end: int, markers: tuple[int, int]) -> _Tokens:
     """Tokens with a marker before the first and one behind the last that the head touches."""
-    touched = [place for place, (_, (s, e)) in enumerate(tokens) if s < e and s < end and start < e]
-    if not touched:  # the head is of characters that give no token
-        touched = [next((p for p, (_, (s, _)) in enumerate(tokens) if s >= end), len(tokens) - 1)]
-    first, last = touched[0], touched[-1] + 1
+    text = [(place, s, e) for place, (_, (s, e)) in enumerate(tokens) if s < e]
+    touched = [place for place, s, e in text if s < end and start < e]
+    if touched:
+        first, last = touched[0], touched[-1] + 1
+    else:  # characters that the tokenizer drops: the markers stand where they would
+        first = last = next((place for place, s, _ in text if s >= end), _text_end(tokens))
     before, after = ((marker, (0, 0)) for marker in markers)
     return [*tokens[:first], before, *tokens[first:last], after, *tokens[last:]]
+
+
+def _text_end(tokens: _Tokens) -> int:
+    """The place behind the last token that stands for text."""
+    return max((place + 1 for place, (_, (s, e)) in enumerate(tokens) if s < e), default=0)
