@@ -372,6 +372,31 @@ def test_an_encoder_without_its_weights_is_refused(tmp_path):
         load_tagger(str(source), scheme=SCHEME, seed=1)
 
 
+def old_folder(folder, words):
+    """As the hub's oldest models are: pickled weights, vocab.txt, no tokenizer's configuration."""
+    save_encoder(folder)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    for file in [*folder.glob("*.safetensors"), *folder.glob("tokenizer*")]:
+        file.unlink()
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "tokens"),
+    [
+        (["Aspirin", "aspirin"], ["[CLS]", "Aspirin", "[SEP]"]),
+        (["aspirin"], ["[CLS]", "aspirin", "[SEP]"]),
+    ],
+)
+def test_capitals_are_kept_if_the_vocabulary_has_any(words, tokens, tmp_path):
+    tagger = load_tagger(str(old_folder(tmp_path, words)), scheme=SCHEME, seed=1)
+    ids = tagger.tokenizer("Aspirin")["input_ids"]
+    assert tagger.tokenizer.convert_ids_to_tokens(ids) == tokens
+    assert tagger.longest == 64
+
+
 def test_no_such_folder_is_told():
     with pytest.raises(BackboneError, match="no such folder"):
         load_tagger("./nowhere", scheme=SCHEME, seed=1)

@@ -86,9 +86,7 @@ def load_tagger(name: str, *, scheme: Scheme, seed: int) -> Tagger:
     """
     path, tokenizer_path = _resolve(name)
     with raised_as_backbone_error(name, "tokenizer"):
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer_path)
+        tokenizer = _load_tokenizer(tokenizer_path)
     if not tokenizer.is_fast:
         raise BackboneError(
             f"encoder {name!r}: its tokenizer ({type(tokenizer).__name__}) gives no character "
@@ -164,6 +162,21 @@ def _resolve(name: str) -> tuple[str, str]:
             "install the package again, or make it with scripts/make_encoder.py"
         )
     return str(embedded_encoder_folder()), str(embedded_folder())
+
+
+def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """The tokenizer, which keeps capitals if its vocabulary has any.
+
+    BioBERT and its children (Bio_ClinicalBERT) are cased but came without a tokenizer's
+    configuration, and transformers then makes every text lower case.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    words = set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)
+    if getattr(tokenizer, "do_lower_case", False) and any(word != word.lower() for word in words):
+        return AutoTokenizer.from_pretrained(path, do_lower_case=False)
+    return tokenizer
 
 
 def _load_model(name: str, path: str, scheme: Scheme, *, seed: int) -> PreTrainedModel:
