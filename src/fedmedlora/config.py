@@ -20,6 +20,7 @@ from fedmedlora.config_sections import (
     BackboneConfig,
     Cohort,
     DecodingConfig,
+    EncoderConfig,
     EvaluationConfig,
     FederationConfig,
     FewShotConfig,
@@ -80,6 +81,7 @@ class Study(Section):
     decoding: DecodingConfig = DecodingConfig()
     federation: FederationConfig = FederationConfig()
     adaptation: AdaptationConfig = AdaptationConfig()
+    encoder: EncoderConfig = EncoderConfig()
     few_shot: FewShotConfig = FewShotConfig()
     api: ApiConfig = ApiConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

@@ -30,11 +30,15 @@ Method = Literal[
     "fedavgm",
     "fedadam",
     "local-adaptation",
+    "bert",
+    "bert-single-site",
+    "bert-centralised",
     "centralised",
 ]
 #: What may differ between the methods of a study.
 METHOD_SECTIONS = (
-    "adapter", "training", "decoding", "federation", "adaptation", "few_shot", "api", "absent",
+    "adapter", "training", "decoding", "federation", "adaptation", "few_shot", "api", "encoder",
+    "absent",
 )  # fmt: skip
 
 #: The authors' projections: every linear layer of attention and MLP (arXiv 2601.22124).
@@ -335,6 +339,25 @@ class AdaptationConfig(Section):
     epochs: Annotated[float, Field(gt=0)] = 2.0
     steps: Positive | None = None
     learning_rate: Annotated[float, Field(gt=0)] | None = None
+
+
+class EncoderConfig(Section):
+    """The token classifier of the bert methods; see ``model.tagger_training.TaggerSettings``.
+
+    ``name``: what transformers loads; emilyalsentzer/Bio_ClinicalBERT is the paper's.
+    """
+
+    name: str = "embedded"
+    epochs: Annotated[float, Field(gt=0)] = 3.0
+    steps: Positive | None = None
+    batch: Positive = 16
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    max_tokens: Annotated[int, Field(ge=8)] = 512
+    window_words: Positive = 40
+    open_bias: float | Literal["validation"] = 0.0
+    open_biases: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0, 0.5, 1.0, 1.5)
 
 
 class FewShotConfig(Section):

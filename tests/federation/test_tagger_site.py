@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "model"))
 from tagger_toys import ALL, SCHEME, note, save_encoder
 
 from fedmedlora.errors import DataError
-from fedmedlora.federation.plan import FederationPlan
+from fedmedlora.federation.plan import FederationPlan, Order
 from fedmedlora.federation.run import run_federation
 from fedmedlora.federation.tagger_site import TaggerSite
 from fedmedlora.model.adapter import check_same_lineage
@@ -74,7 +74,7 @@ def plan(**changes):
 
 
 def test_a_round_ends_with_the_average_by_tokens_of_what_the_sites_sent(tagger, tmp_path):
-    updates = {n: site(tagger, n).train(tagger.initial, round=1) for n in NOTES}
+    updates = {n: site(tagger, n).train(tagger.initial, Order(1)) for n in NOTES}
     tokens = {n: sum(row.targets for row in rows_of(tagger, n)) for n in NOTES}
     assert {n: update.tokens for n, update in updates.items()} == tokens
     total = sum(tokens.values())
@@ -104,18 +104,18 @@ def test_embeddings_are_not_sent_and_stay_the_same_through_rounds(tagger, tmp_pa
 
 
 def test_a_worker_depends_on_nothing_but_the_state_that_it_is_given(tagger):
-    first = site(tagger, "south").train(tagger.initial, round=1)
+    first = site(tagger, "south").train(tagger.initial, Order(1))
     worker = site(tagger, "south")
-    worker.train(first.adapter, round=2)
-    again = worker.train(tagger.initial, round=1)
+    worker.train(first.adapter, Order(2))
+    again = worker.train(tagger.initial, Order(1))
     assert again.adapter.sha256 == first.adapter.sha256
-    assert worker.train(tagger.initial, round=2).adapter.sha256 != first.adapter.sha256
+    assert worker.train(tagger.initial, Order(2)).adapter.sha256 != first.adapter.sha256
 
 
 def test_a_site_tells_its_steps_and_losses(tagger):
     told = []
     worker = site(tagger, "north", on_step=lambda *facts: told.append(facts))
-    update = worker.train(tagger.initial, round=4)
+    update = worker.train(tagger.initial, Order(4))
     assert [facts[:4] for facts in told] == [("north", 4, n, 3) for n in (1, 2, 3)]
     assert (update.examples, update.counts) == (2, {"steps": 3})
     assert update.loss_first == told[0][4]
@@ -137,7 +137,7 @@ def test_a_site_that_covers_no_drug_leaves_the_drug_labels_as_they_were(tagger):
     covers = frozenset({"problem", "severity"})
     settings = replace(SETTINGS, weight_decay=0.0)
     rows = rows_of(tagger, "north", covers)
-    update = site(tagger, "north", train=rows, settings=settings).train(tagger.initial, round=1)
+    update = site(tagger, "north", train=rows, settings=settings).train(tagger.initial, Order(1))
     before, after = (a.tensors["classifier.weight"] for a in (tagger.initial, update.adapter))
     drug, dosage, problem = slice(3, 5), slice(7, 9), slice(1, 3)
     np.testing.assert_array_equal(before[drug], after[drug])
@@ -179,4 +179,4 @@ def test_scoring_by_the_sites_weighs_them(tagger, tmp_path):
 
 def test_a_site_without_rows_fails_with_what_is_missing(tagger):
     with pytest.raises(DataError, match="no example"):
-        site(tagger, "north", train=[]).train(tagger.initial, round=1)
+        site(tagger, "north", train=[]).train(tagger.initial, Order(1))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedmedlora.federation.plan import SiteLosses, SiteUpdate
+from fedmedlora.federation.plan import Order, SiteLosses, SiteUpdate
 from fedmedlora.federation.site import OnSiteStep
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.tagger import Tagger, load_state, state_of
@@ -45,19 +45,19 @@ class TaggerSite:
         self._tagger, self._train, self._validation = tagger, train, validation
         self._settings, self._seed, self._on_step = settings, seed, on_step
 
-    def train(self, adapter: Adapter, *, round: int) -> SiteUpdate:
+    def train(self, adapter: Adapter, order: Order) -> SiteUpdate:
         """Train a copy of the global state for one round."""
         load_state(self._tagger, adapter)
 
         def step(number: int, steps: int, loss: float | None) -> None:
             if self._on_step is not None:
-                self._on_step(self.name, round, number, steps, loss)
+                self._on_step(self.name, order.round, number, steps, loss)
 
         outcome = train_tagger(
             self._tagger,
             self._train,
             settings=self._settings,
-            seed=derive_seed(self._seed, "training", self.name, round),
+            seed=derive_seed(self._seed, "training", self.name, order.round),
             on_step=step,
         )
         return SiteUpdate(

@@ -24,6 +24,8 @@ from fedmedlora.errors import AdapterError
 #: the same.)
 Part = Literal["A", "B", "AB"]
 _FACTOR = re.compile(r"\.lora_([AB])\b")
+#: Stands in a manifest where LoRA's names the adapted modules: a whole model travels.
+WHOLE_MODEL = ("whole-model",)
 SHOWN = 3  # names listed for each kind of fault
 LINEAGE = ("backbone", "tokenizer", "scheme", "rank", "alpha", "targets", "tensors", "format")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fedmedlora.durable import new_folder, write_bytes
 from fedmedlora.errors import AdapterError
-from fedmedlora.model.adapter import Adapter, Manifest, check_adapter
+from fedmedlora.model.adapter import WHOLE_MODEL, Adapter, Manifest, check_adapter
 
 MANIFEST_FILE = "fedmedlora.json"
 TENSORS_FILE = "adapter_model.safetensors"
@@ -37,7 +37,9 @@ def save_adapter(adapter: Adapter, folder: Path | str, *, base_model: str) -> No
 
     check_adapter(adapter.tensors, adapter.manifest)
     with new_folder(Path(folder)) as fresh:
-        write_bytes(fresh / CONFIG_FILE, _peft_config(adapter.manifest, base_model).encode())
+        if adapter.manifest.targets != WHOLE_MODEL:  # PEFT could not open that
+            config = _peft_config(adapter.manifest, base_model)
+            write_bytes(fresh / CONFIG_FILE, config.encode())
         write_bytes(fresh / TENSORS_FILE, save(adapter.tensors, metadata={"format": "pt"}))
         record = {"manifest": json.loads(adapter.manifest.to_json()), "sha256": adapter.sha256}
         write_bytes(fresh / MANIFEST_FILE, json.dumps(record, indent=1, sort_keys=True).encode())

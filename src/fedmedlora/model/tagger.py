@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fedmedlora.errors import AdapterError, BackboneError
-from fedmedlora.model.adapter import Adapter, Manifest, check_adapter
+from fedmedlora.model.adapter import WHOLE_MODEL, Adapter, Manifest, check_adapter
 from fedmedlora.model.backbone import (
     EMBEDDED,
     embedded_folder,
@@ -35,8 +35,6 @@ from fedmedlora.seeds import derive_seed
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-#: Stands in a manifest where LoRA's names the adapted modules.
-WHOLE_MODEL = ("whole-model",)
 _MARKER_SEED = 0
 
 

@@ -52,7 +52,7 @@ def answer_by_endpoint(
     api = arm.study.api
     leaving = {cohort.name}
     if api.examples:
-        bench = runner.bench
+        bench = runner.lora
         drawn = draw_demonstrations(
             examples,
             training_notes(runner),

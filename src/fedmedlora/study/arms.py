@@ -47,6 +47,11 @@ class Arm:
     cohorts: tuple[str, ...] | None = None
 
     @property
+    def is_tagger(self) -> bool:
+        """Whether it is the token classifier, and not a language model."""
+        return self.method.startswith("bert")
+
+    @property
     def federated_method(self) -> str:
         """The aggregation method of its federation; a single site's is of one site."""
         return self.method if self.method in METHODS else "fed-medlora"
@@ -75,7 +80,7 @@ def study_arms(study: Study) -> list[Arm]:
             own = study.with_settings(entry.set, where=f"methods.{place}.set")
         if entry.method != "local-adaptation":
             arms += _arms_of(entry, own)
-    federated = {arm.label: arm for arm in arms if arm.kind == "federated"}
+    federated = {arm.label: arm for arm in arms if arm.kind == "federated" and not arm.is_tagger}
     for place, entry in enumerate(study.methods):
         if entry.method == "local-adaptation":
             own = study.with_settings(entry.set, where=f"methods.{place}.set")
@@ -98,7 +103,7 @@ def _arms_of(entry: MethodEntry, study: Study) -> list[Arm]:
     method, label = entry.method, entry.label
     if method in _UNTRAINED:
         return [Arm(label, "untrained", method, study)]
-    if method == SINGLE:
+    if method in (SINGLE, "bert-single-site"):
         return [
             Arm(f"{label}/{site}", "single", method, study, site=site) for site in study.site_names
         ]
@@ -108,7 +113,8 @@ def _arms_of(entry: MethodEntry, study: Study) -> list[Arm]:
             for site in study.site_names
         ]
         return [*own, Arm(label, "dictionary", method, study)]
-    return [Arm(label, "centralised" if method == "centralised" else "federated", method, study)]
+    pooled = method in ("centralised", "bert-centralised")
+    return [Arm(label, "centralised" if pooled else "federated", method, study)]
 
 
 def _new_site_arms(study: Study, federated: Mapping[str, Arm]) -> list[Arm]:

@@ -155,6 +155,27 @@ def strip_types(document: Document, types: frozenset[str]) -> Document:
     )
 
 
+def asked_of(
+    site: SiteData, sites: Sequence[SiteData], *, absent: str
+) -> tuple[SiteData, frozenset[str]]:
+    """A site's notes as they train, and the types that are asked for in them.
+
+    Args:
+        site: the site.
+        sites: all that train.
+        absent: ``unknown`` asks for what the site annotates; ``negative`` for whatever any site
+            does, as if what is not marked had been looked for.
+    """
+    if absent == "unknown":
+        return site, site.covers
+    covers = frozenset().union(*(one.covers for one in sites))
+    train, validation = (
+        tuple(replace(document, covers=None) for document in documents)
+        for documents in (site.train, site.validation)
+    )
+    return replace(site, train=train, validation=validation), covers
+
+
 def with_covers(document: Document, covers: frozenset[str]) -> Document:
     """A document that says by itself what was looked for in it."""
     return document if document.covers is not None else replace(document, covers=covers)

@@ -22,7 +22,7 @@ def show_examples(
     runner: MethodRunner, arm: Arm, examples: Sequence[Example], *, examples_of: int
 ) -> tuple[list[Example], int]:
     """The questions with worked examples, as many as the backbone has room for, and how many."""
-    bench = runner.bench
+    bench = runner.lora
     backbone = bench.workbench(arm.study).backbone
     notes = training_notes(runner)
     settings = {"scheme": bench.scheme, "settings": bench.settings, "seed": arm.study.seed}

@@ -45,13 +45,13 @@ def run_method(runner: MethodRunner, arm: Arm, *, folder: RunFolder, on_event: O
     on_event("method", {"method": arm.label})
     made = Made()
     if arm.method != "api":
-        _note_backbone(runner, arm, folder, made)
+        _note_base(runner, arm, folder, made)
     if arm.kind != "untrained":
         made.trained = _train(runner, arm, folder, made)
         _keep_adapters(runner, arm, made.trained, folder)
     for cohort in runner.data.cohorts:
         if arm.answers(cohort.name):
-            examples, _ = runner.bench.examples(cohort.documents, cohort.covers)
+            examples, _ = runner.bench(arm).examples(cohort.documents, cohort.covers)
             answers = _ask(runner, arm, cohort, examples, folder, made, on_event)
             folder.write_answers(arm.label, cohort.name, zip(examples, answers, strict=True))
     seconds = time.monotonic() - started
@@ -65,13 +65,16 @@ def run_method(runner: MethodRunner, arm: Arm, *, folder: RunFolder, on_event: O
     on_event("method-done", {"method": arm.label, "seconds": seconds})
 
 
-def _note_backbone(runner: MethodRunner, arm: Arm, folder: RunFolder, made: Made) -> None:
-    bench = runner.bench.workbench(arm.study)
-    folder.check_backbone(bench.backbone.fingerprint)
+def _note_base(runner: MethodRunner, arm: Arm, folder: RunFolder, made: Made) -> None:
+    base = runner.bench(arm).base(arm.study)
+    # A study may have one backbone and one encoder; either must not change within a run.
+    folder.check_base(base.fingerprint, tagger=arm.is_tagger)
     made.notes.update(
-        backbone=bench.backbone.fingerprint,
-        backbone_parameters=int(bench.backbone.model.num_parameters()),
-        adapter_parameters=bench.manifest.size,
+        {
+            "encoder" if arm.is_tagger else "backbone": base.fingerprint,
+            "backbone_parameters": base.parameters,
+            "adapter_parameters": base.initial.manifest.size,
+        }
     )
 
 
@@ -112,7 +115,7 @@ def score_round(
         own: site -> its own adapter, where sites keep factors.
         all_cohorts: each site's score beside that of all.
     """
-    bench = runner.bench
+    bench = runner.bench(arm)
     biases = open_biases or dict.fromkeys(bench.settings.tasks, 0.0)
     cohorts: dict[str, dict[str, Cohort]] = {task: {} for task in bench.settings.tasks}
     for site in runner.sites(arm):
@@ -166,12 +169,12 @@ def _ask(
         )
         made.notes.setdefault("demonstrations", {})[cohort.name] = shown
     trained = made.trained
-    biases: Mapping[str, float] = dict.fromkeys(runner.bench.settings.tasks, 0.0)
+    biases: Mapping[str, float] = dict.fromkeys(runner.bench(arm).settings.tasks, 0.0)
     adapter = None
     if trained is not None:
         biases = trained.open_biases
         adapter = trained.own.get(cohort.name, trained.adapter)
-    return runner.bench.decode(arm.study, adapter, examples, biases, on_done=told)
+    return runner.bench(arm).decode(arm.study, adapter, examples, biases, on_done=told)
 
 
 def _keep_adapters(runner: MethodRunner, arm: Arm, trained: Trained, folder: RunFolder) -> None:
@@ -184,13 +187,14 @@ def _keep_adapters(runner: MethodRunner, arm: Arm, trained: Trained, folder: Run
         record = _task_record(runner, arm, trained)
         # With its task or not at all; an adapter of an earlier try stays until then.
         with new_folder(place) as fresh:
-            base = runner.bench.workbench(arm.study).backbone.path
-            save_adapter(adapter, fresh, base_model=base)
-            write_bytes(fresh / "task.json", (json.dumps(record, indent=1) + "\n").encode())
+            save_adapter(adapter, fresh, base_model=runner.bench(arm).base(arm.study).path)
+            if not arm.is_tagger:
+                text = json.dumps(record, indent=1) + "\n"
+                write_bytes(fresh / "task.json", text.encode())
 
 
 def _task_record(runner: MethodRunner, arm: Arm, trained: Trained) -> dict[str, Any]:
-    study, scheme = arm.study, runner.bench.scheme
+    study, scheme = arm.study, runner.bench(arm).scheme
     covers = frozenset().union(*(site.covers for site in runner.sites(arm)))
     return {
         "backbone": study.backbone.name,

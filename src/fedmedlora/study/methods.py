@@ -8,7 +8,7 @@ checkpoint and resume alike.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
@@ -19,18 +19,19 @@ from fedmedlora.errors import ConfigError
 from fedmedlora.evaluation.open_bias import choose_open_biases
 from fedmedlora.federation.first_rounds import FirstRounds
 from fedmedlora.federation.own_factors import OwnFactors
-from fedmedlora.federation.plan import FederationPlan, RoundRecord, Workers
+from fedmedlora.federation.plan import FederationPlan, RoundRecord, SiteWorker, Workers
 from fedmedlora.federation.run import run_federation
-from fedmedlora.federation.site import AdapterSite
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.adapter_files import read_adapter
-from fedmedlora.model.encoding import Row, encode_examples
+from fedmedlora.model.encoding import encode_examples
 from fedmedlora.model.lora import load_adapter
-from fedmedlora.model.training import TrainingSettings, mean_loss
+from fedmedlora.model.training import mean_loss
 from fedmedlora.progress import OnEvent
 from fedmedlora.study.arms import Arm, study_arms
-from fedmedlora.study.bench import StudyBench
+from fedmedlora.study.benches import Bench, Rows
 from fedmedlora.study.data import POOLED, SiteData, StudyData, first_notes, load_data
+from fedmedlora.study.lora_bench import LoraBench
+from fedmedlora.study.tagger_bench import TaggerBench
 from fedmedlora.tasks.example import Example
 
 #: FedAvgM steps by the whole average, FedAdam by so much in every value.
@@ -55,7 +56,7 @@ class Trained:
 
 
 class MethodRunner:
-    """Trains arms of one study, one after another, on one bench.
+    """Trains arms of one study, one after another, on a bench for each kind of model.
 
     Args:
         study: checked.
@@ -66,8 +67,13 @@ class MethodRunner:
 
     def __init__(self, study: Study, data: StudyData, folder: Path, on_event: OnEvent) -> None:
         self.data = data
-        self.bench = StudyBench(study, data)
+        self.lora = LoraBench(study, data)
+        self._tagger = TaggerBench(study, data)
         self._folder, self._on_event = folder, on_event
+
+    def bench(self, arm: Arm) -> Bench:
+        """The bench that an arm's models are trained and asked on."""
+        return self._tagger if arm.is_tagger else self.lora
 
     def train(
         self, arm: Arm, *, on_round: Callable[[RoundRecord, Adapter], None] | None = None
@@ -81,16 +87,14 @@ class MethodRunner:
         study = arm.study
         sites = self.sites(arm)
         names = (POOLED,) if arm.kind == "centralised" else tuple(site.name for site in sites)
-        bench = self.bench.workbench(study)
         workers: Workers
         flower = study.federation.engine == "flower"
         if flower:
-            workers = partial(
-                site_worker, study.model_dump_json(), self._folder.resolve(), arm.label
-            )
+            place = self._folder.resolve()
+            workers = partial(site_worker, study.model_dump_json(), place, arm.label)
         else:
             if METHODS[arm.federated_method].scored and study.federation.validation == "sites":
-                self._refuse_nothing_to_score_on(sites, study)
+                self._refuse_nothing_to_score_on(sites, arm)
             workers = {name: self.worker(arm, name) for name in names}
         folder = self._folder / "federation" / arm.label
 
@@ -99,9 +103,10 @@ class MethodRunner:
                 told = {"method": arm.label, "round": facts["round"], "rounds": facts["rounds"]}
                 self._on_event("round", told)
 
+        initial = self.bench(arm).base(study).initial
         result = run_federation(
             self._plan(arm, names),
-            bench.initial if arm.of is None else self._adapter_of(arm.of),
+            initial if arm.of is None else self._adapter_of(arm.of),
             workers=workers,
             folder=folder,
             engine=study.federation.engine,
@@ -161,26 +166,24 @@ class MethodRunner:
     def _own(self, arm: Arm, site: str) -> OwnFactors:
         return OwnFactors(self._folder / "federation" / arm.label / "own" / site)
 
-    def _refuse_nothing_to_score_on(self, sites: Sequence[SiteData], study: Study) -> None:
+    def _refuse_nothing_to_score_on(self, sites: Sequence[SiteData], arm: Arm) -> None:
         for site in sites:
-            if not self.bench.encode(site, study).validation:
+            if not self.bench(arm).encode(site, arm.study).validation:
                 raise ConfigError(
                     f"sites.{site.name}: fed-medlora+ needs validation notes, and of its own no "
                     "example could be made"
                 )
 
-    def worker(self, arm: Arm, name: str) -> AdapterSite:
+    def worker(self, arm: Arm, name: str) -> SiteWorker:
         """A site of an arm's federation; "pooled" has the notes of all."""
-        settings = training_settings(arm)
-        validation: Sequence[Row] = ()
+        bench = self.bench(arm)
         if name == POOLED:
             sites = self.data.sites
-            train = [row for site in sites for row in self.bench.encode(site, arm.study).train]
-            settings = _times(settings, len(sites))
+            train = [row for site in sites for row in bench.encode(site, arm.study).train]
+            rows = Rows(train, sites=len(sites))
         else:
             site = next(site for site in self.sites(arm) if site.name == name)
-            encoded = self.bench.encode(site, arm.study)
-            train, validation = encoded.train, encoded.validation
+            rows = bench.encode(site, arm.study)
 
         def step(site: str, round: int, number: int, steps: int, loss: float | None) -> None:
             told = {"round": round, "step": number, "steps": steps, "loss": loss}
@@ -189,13 +192,10 @@ class MethodRunner:
         # Nothing else trains on the pooled notes, nor from another arm's adapter.
         alone = name == POOLED or arm.of is not None
         keeps = METHODS[arm.federated_method].keeps is not None
-        return AdapterSite(
+        return bench.worker(
             name,
-            self.bench.workbench(arm.study),
-            train=train,
-            validation=validation,
-            settings=settings,
-            seed=arm.study.seed,
+            arm,
+            rows,
             on_step=step,
             first_rounds=None if alone else FirstRounds(first_rounds_of(self._folder)),
             own=self._own(arm, name) if keeps else None,
@@ -204,8 +204,8 @@ class MethodRunner:
     def _server_losses(self, study: Study, adapters: Sequence[Adapter]) -> list[float]:
         """Mean loss of each adapter on the server's own validation notes."""
         covers = frozenset().union(*(site.covers for site in self.data.sites))
-        examples, _ = self.bench.examples(self.data.server_validation, covers)
-        bench = self.bench.workbench(study)
+        examples, _ = self.lora.examples(self.data.server_validation, covers)
+        bench = self.lora.workbench(study)
         rows, _ = encode_examples(
             examples, bench.backbone.tokenizer, max_tokens=study.training.max_tokens
         )
@@ -227,8 +227,9 @@ class MethodRunner:
         A new site is known by its few training notes alone: there they are chosen on these, in
         sample, for an adapter from scratch; one that had a bias before keeps it.
         """
-        bias = arm.study.decoding.open_bias
-        tasks = self.bench.settings.tasks
+        bench = self.bench(arm)
+        bias, candidates = bench.open_bias(arm.study)
+        tasks = bench.settings.tasks
         if bias != "validation":
             return dict.fromkeys(tasks, float(bias))
         if arm.kind == "new-site" and arm.of is not None:
@@ -237,20 +238,15 @@ class MethodRunner:
             (site.train if arm.kind == "new-site" else site.validation, site.covers)
             for site in sites
         ]
-        candidates = arm.study.decoding.open_biases
-        by_site = {i: own.get(site.name, adapter) for i, site in enumerate(sites)}
+        adapters = [own.get(site.name, adapter) for site in sites]
 
         def answers(place: int, examples: Sequence[Example], bias: float) -> list[str]:
             biases = dict.fromkeys(tasks, bias)
-            return self.bench.decode(arm.study, by_site[place], examples, biases, mode="enforced")
+            return bench.decode(arm.study, adapters[place], examples, biases, mode="enforced")
 
         self._on_event("tuning", {"method": arm.label, "candidates": len(candidates)})
         return choose_open_biases(
-            notes,
-            answers,
-            candidates=candidates,
-            scheme=self.bench.scheme,
-            settings=self.bench.settings,
+            notes, answers, candidates=candidates, scheme=bench.scheme, settings=bench.settings
         )
 
 
@@ -267,7 +263,7 @@ def first_rounds_of(folder: Path) -> Path:
     return folder / "federation" / ".first-rounds"
 
 
-def site_worker(study: str, folder: Path, label: str, name: str) -> AdapterSite:
+def site_worker(study: str, folder: Path, label: str, name: str) -> SiteWorker:
     """A site made from the study alone, in a process that has nothing else of it."""
     runner, arms = _runner(study, folder)
     return runner.worker(arms[label], name)
@@ -278,21 +274,3 @@ def _runner(study: str, folder: Path) -> tuple[MethodRunner, dict[str, Arm]]:
     checked = Study.model_validate_json(study)
     runner = MethodRunner(checked, load_data(checked), folder, lambda kind, facts: None)
     return runner, {arm.label: arm for arm in study_arms(checked)}
-
-
-def _times(settings: TrainingSettings, sites: int) -> TrainingSettings:
-    """As many steps as all sites together make; epochs count the pooled rows by themselves."""
-    return settings if settings.steps is None else replace(settings, steps=settings.steps * sites)
-
-
-def training_settings(arm: Arm) -> TrainingSettings:
-    """The training section as a site of this arm takes it."""
-    study = arm.study
-    settings = TrainingSettings(**study.training.model_dump())
-    if arm.method == "fedprox":
-        settings = replace(settings, proximal=study.federation.proximal)
-    if arm.kind in ("adapted", "new-site"):
-        own = study.adaptation
-        rate = own.learning_rate or settings.learning_rate
-        settings = replace(settings, epochs=own.epochs, steps=own.steps, learning_rate=rate)
-    return settings

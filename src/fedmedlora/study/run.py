@@ -19,8 +19,8 @@ from fedmedlora.corpus.jsonl import as_record
 from fedmedlora.progress import OnEvent
 from fedmedlora.study.api_method import check_arms
 from fedmedlora.study.arms import Arm, study_arms
-from fedmedlora.study.bench import task_settings
 from fedmedlora.study.data import StudyData, load_data
+from fedmedlora.study.lora_bench import task_settings
 from fedmedlora.study.method_run import run_method
 from fedmedlora.study.methods import MethodRunner, first_rounds_of
 from fedmedlora.study.processes import run_side_by_side

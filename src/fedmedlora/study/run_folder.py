@@ -249,17 +249,18 @@ class RunFolder:
             raise RunError(f"{file} is not what a run writes there; remove it and run again")
         return content
 
-    def check_backbone(self, fingerprint: str) -> None:
-        """Refuse to put answers of one backbone beside those of another.
+    def check_base(self, fingerprint: str, *, tagger: bool = False) -> None:
+        """Refuse to put answers of one backbone (or encoder) beside those of another.
 
         Raises:
-            RunError: a method that is done had another backbone.
+            RunError: a method that is done had another one.
         """
+        kind = "encoder" if tagger else "backbone"
         for file in sorted((self.path / "answers").rglob("done.json")):
             content = self.done(str(file.parent.relative_to(self.path / "answers")))
-            if content is not None and content.get("backbone") not in (None, fingerprint):
+            if content is not None and content.get(kind) not in (None, fingerprint):
                 raise RunError(
-                    f"{file.parent} has answers of a backbone whose weights were others; "
+                    f"{file.parent} has answers of a {kind} whose weights were others; "
                     "take another folder"
                 )
 

@@ -20,9 +20,10 @@ from fedmedlora.evaluation.seeds import pool_over_seeds
 from fedmedlora.evaluation.tally import MATCHINGS, Tally, pool_tallies, tally_documents
 from fedmedlora.schema import Document, Scheme
 from fedmedlora.study.arms import Arm, study_arms
-from fedmedlora.study.bench import task_settings
 from fedmedlora.study.data import CohortData, StudyData, with_covers
+from fedmedlora.study.lora_bench import task_settings
 from fedmedlora.study.run_folder import RunFolder
+from fedmedlora.study.tagger_bench import tagger_task_settings
 from fedmedlora.tasks.build import build_examples
 from fedmedlora.tasks.reading import predict_documents
 
@@ -102,7 +103,8 @@ def _predict(arm: Arm, study: Study, data: StudyData, folder: RunFolder) -> _Pre
     cohorts = [cohort for cohort in data.cohorts if arm.answers(cohort.name)]
     if arm.kind == "dictionary":
         return _look_up(arm, cohorts, study, data)
-    settings, scheme = task_settings(study), study.make_scheme()
+    scheme = study.make_scheme()
+    settings = tagger_task_settings(study) if arm.is_tagger else task_settings(study)
     found = _Predicted({task: {} for task in settings.tasks}, {})
     for cohort in cohorts:
         examples, _ = build_examples(
@@ -172,7 +174,7 @@ def _records(
 def _comparisons(arms: Sequence[Arm], scored: Scored, study: Study) -> list[dict[str, Any]]:
     """Paired differences: what each site gains by joining, and each method against the first."""
     found = []
-    single = {arm.site: arm.label for arm in arms if arm.kind == "single"}
+    single = {arm.site: arm.label for arm in arms if arm.kind == "single" and not arm.is_tagger}
     for site in study.sites:
         if site in single:
             for arm in arms:
@@ -180,7 +182,7 @@ def _comparisons(arms: Sequence[Arm], scored: Scored, study: Study) -> list[dict
                 if joined or (arm.kind == "adapted" and arm.site == site):
                     pair = (arm.label, single[site])
                     found += _differences("joining", pair, site, scored, site=site)
-    federated = [arm.label for arm in arms if arm.kind == "federated"]
+    federated = [arm.label for arm in arms if arm.kind == "federated" and not arm.is_tagger]
     if federated:
         usual = "fed-medlora" if "fed-medlora" in federated else federated[0]
         for arm in arms:

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from fedmedlora.config import Study
 from fedmedlora.errors import ConfigError
-from fedmedlora.federation.site import Workbench, set_up_workbench
+from fedmedlora.federation.site import AdapterSite, Workbench, set_up_workbench
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.backbone import load_backbone
 from fedmedlora.model.decoding import DecodingSettings, EnforcedDecoder
-from fedmedlora.model.encoding import EncodingReport, Row, encode_examples
+from fedmedlora.model.encoding import encode_examples
 from fedmedlora.model.lora import load_adapter
+from fedmedlora.model.training import TrainingSettings
 from fedmedlora.schema import Document, Scheme
-from fedmedlora.study.data import SiteData, StudyData
+from fedmedlora.study.arms import Arm
+from fedmedlora.study.benches import Base, Rows
+from fedmedlora.study.data import SiteData, StudyData, asked_of
 from fedmedlora.tasks.build import BuildReport, build_examples
 from fedmedlora.tasks.example import Example
 from fedmedlora.tasks.settings import TaskSettings
@@ -29,18 +32,8 @@ from fedmedlora.tasks.settings import TaskSettings
 _MERGE_BELOW = 200_000_000
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """A site's rows for training and validation, and what became of its notes on the way."""
-
-    train: list[Row]
-    validation: list[Row]
-    built: BuildReport
-    encoded: EncodingReport
-
-
-class StudyBench:
-    """Encodes and decodes for the arms of one study.
+class LoraBench:
+    """LoRA adapters on the study's backbone; a ``benches.Bench``.
 
     Args:
         study: checked; an arm's own settings come with each call.
@@ -48,11 +41,11 @@ class StudyBench:
     """
 
     def __init__(self, study: Study, data: StudyData) -> None:
-        self.data = data
+        self._data = data
         self.scheme: Scheme = study.make_scheme()
         self.settings = task_settings(study)
         self._made: tuple[Study, Workbench] | None = None
-        self._encoded: dict[tuple[object, ...], Encoded] = {}
+        self._encoded: dict[tuple[object, ...], Rows] = {}
 
     def workbench(self, study: Study) -> Workbench:
         """The backbone with the study's adapter in it; the one before if it has the same."""
@@ -75,41 +68,15 @@ class StudyBench:
         self._made = (study, bench)
         return bench
 
-    def encode(self, site: SiteData, study: Study) -> Encoded:
-        """A site's rows, made once.
-
-        Raises:
-            ConfigError: nothing is left to train on.
-        """
-        limit = study.training.max_tokens
-        key = (site.name, len(site.train), study.absent, limit)
-        if key not in self._encoded:
-            shown, covers = self._asked(site, study)
-            examples, built = self.examples(shown[0], covers, tasks=site.tasks)
-            validation, _ = self.examples(shown[1], covers, tasks=site.tasks)
-            tokenizer = self.workbench(study).backbone.tokenizer
-            rows, encoded = encode_examples(examples, tokenizer, max_tokens=limit)
-            valid, _ = encode_examples(validation, tokenizer, max_tokens=limit)
-            if not rows:
-                raise ConfigError(
-                    f"sites.{site.name}: no example is left to train on: {len(examples)} were made,"
-                    f" {len(encoded.dropped)} prompts alone fill training.max_tokens ({limit})"
-                )
-            self._encoded[key] = Encoded(rows, valid, built, encoded)
-        return self._encoded[key]
-
-    def _asked(
-        self, site: SiteData, study: Study
-    ) -> tuple[tuple[Sequence[Document], Sequence[Document]], frozenset[str]]:
-        """A site's notes and the types that are asked for in them."""
-        if study.absent == "unknown":
-            return (site.train, site.validation), site.covers
-        covers = frozenset().union(*(one.covers for one in self.data.sites))
-        train, validation = (
-            [Document(d.id, d.text, d.entities, d.relations, d.group) for d in documents]
-            for documents in (site.train, site.validation)
+    def base(self, study: Study) -> Base:
+        """See ``Bench``."""
+        bench = self.workbench(study)
+        return Base(
+            fingerprint=bench.backbone.fingerprint,
+            path=bench.backbone.path,
+            parameters=int(bench.backbone.model.num_parameters()),
+            initial=bench.initial,
         )
-        return (train, validation), covers
 
     def examples(
         self,
@@ -118,11 +85,49 @@ class StudyBench:
         *,
         tasks: Sequence[str] | None = None,
     ) -> tuple[list[Example], BuildReport]:
-        """The questions of the study's tasks, or of some of them, about documents."""
+        """See ``Bench``."""
         made, report = build_examples(
             documents, covers=covers, scheme=self.scheme, settings=self.settings
         )
         return [one for one in made if tasks is None or one.task in tasks], report
+
+    def encode(self, site: SiteData, study: Study) -> Rows:
+        """See ``Bench``."""
+        limit = study.training.max_tokens
+        key = (site.name, len(site.train), study.absent, limit)
+        if key not in self._encoded:
+            shown, covers = asked_of(site, self._data.sites, absent=study.absent)
+            examples, _ = self.examples(shown.train, covers, tasks=site.tasks)
+            validation, _ = self.examples(shown.validation, covers, tasks=site.tasks)
+            tokenizer = self.workbench(study).backbone.tokenizer
+            rows, report = encode_examples(examples, tokenizer, max_tokens=limit)
+            valid, _ = encode_examples(validation, tokenizer, max_tokens=limit)
+            if not rows:
+                raise ConfigError(
+                    f"sites.{site.name}: no example is left to train on: {len(examples)} were made,"
+                    f" {len(report.dropped)} prompts alone fill training.max_tokens ({limit})"
+                )
+            self._encoded[key] = Rows(rows, valid)
+        return self._encoded[key]
+
+    def worker(self, name: str, arm: Arm, rows: Rows, **more: Any) -> AdapterSite:
+        """See ``Bench``."""
+        settings = training_settings(arm)
+        if settings.steps is not None:  # epochs count pooled rows by themselves
+            settings = replace(settings, steps=settings.steps * rows.sites)
+        return AdapterSite(
+            name,
+            self.workbench(arm.study),
+            train=rows.train,
+            validation=rows.validation,
+            settings=settings,
+            seed=arm.study.seed,
+            **more,
+        )
+
+    def open_bias(self, study: Study) -> tuple[float | str, Sequence[float]]:
+        """See ``Bench``."""
+        return study.decoding.open_bias, study.decoding.open_biases
 
     def decode(
         self,
@@ -134,7 +139,7 @@ class StudyBench:
         mode: str | None = None,
         on_done: Callable[[int], None] | None = None,
     ) -> list[str]:
-        """Raw answers of the backbone with ``adapter`` (None: untrained), in order."""
+        """See ``Bench``."""
         bench = self.workbench(study)
         load_adapter(bench.model, adapter or bench.initial)
         model = _decodable(bench)
@@ -155,7 +160,7 @@ class StudyBench:
                 batch = study.decoding.batch
                 made = generate_answers(model, tokenizer, chosen, batch=batch, on_done=told)
             else:
-                settings = decoding_settings(study, open_biases[task])
+                settings = _decoding_settings(study, open_biases[task])
                 made = EnforcedDecoder(model, tokenizer, settings).decode(chosen, on_done=told)
             for i, answer in zip(part, made, strict=True):
                 answers[i] = answer
@@ -176,7 +181,19 @@ def task_settings(study: Study) -> TaskSettings:
     return TaskSettings(**study.task.model_dump())
 
 
-def decoding_settings(study: Study, open_bias: float) -> DecodingSettings:
-    """The study's decoding section as the decoder takes it."""
+def training_settings(arm: Arm) -> TrainingSettings:
+    """The training section as a site of this arm takes it."""
+    study = arm.study
+    settings = TrainingSettings(**study.training.model_dump())
+    if arm.method == "fedprox":
+        settings = replace(settings, proximal=study.federation.proximal)
+    if arm.kind in ("adapted", "new-site"):
+        own = study.adaptation
+        rate = own.learning_rate or settings.learning_rate
+        settings = replace(settings, epochs=own.epochs, steps=own.steps, learning_rate=rate)
+    return settings
+
+
+def _decoding_settings(study: Study, open_bias: float) -> DecodingSettings:
     decoding = study.decoding
     return DecodingSettings(decoding.batch, decoding.draft, decoding.depth, open_bias)
