@@ -124,7 +124,7 @@ def test_a_site_tells_its_steps_and_losses(tagger):
 
 def test_a_site_scores_states_on_its_validation_rows(tagger):
     trained = site(tagger, "north", settings=replace(SETTINGS, steps=30)).train(
-        tagger.initial, round=1
+        tagger.initial, Order(1)
     )
     scores = site(tagger, "north").losses([tagger.initial, trained.adapter])
     load_state(tagger, tagger.initial)
