@@ -284,3 +284,28 @@ def test_what_a_study_asks_wrongly_is_said_before_anything_runs(tmp_path, settin
     with pytest.raises(ConfigError, match=said.replace(".", r"\.")):
         run()
     assert not (tmp_path / "run").exists()
+
+
+TAGGERS = """methods=[{method: bert, set: {encoder.open_bias: validation}}, bert-single-site,
+    bert-centralised, dictionary]"""
+
+
+def test_token_classifiers_are_rows_like_any_other(tmp_path):
+    plain = ("scaling=null", "variants={}", "new_sites={}", "task.tasks=[entities, modifiers]")
+    small = "encoder={steps: 2, batch: 4, learning_rate: 2.0e-3, window_words: 40}"
+    study = study_of(tmp_path, TAGGERS, small, *plain)
+    run_study(study, tmp_path / "run")
+    scores = read(tmp_path / "run", "scores.json")
+    before = {row["method"] for row in scores}
+    assert before == {
+        "bert", "bert-single-site/icu", "bert-single-site/outpatient", "bert-centralised",
+        "dictionary/icu", "dictionary/outpatient", "dictionary",
+    }  # fmt: skip
+    assert {row["task"] for row in scores} == {"entities", "modifiers", "relations"}
+    done = read(tmp_path / "run", "answers/bert/done.json")
+    assert done["adapter_parameters"] < done["backbone_parameters"]
+    assert "backbone" not in done  # none was loaded
+    assert not (tmp_path / "run" / "adapters" / "bert" / "adapter_config.json").exists()
+    text = (tmp_path / "run" / "scores.json").read_bytes()
+    rescore(tmp_path / "run")
+    assert (tmp_path / "run" / "scores.json").read_bytes() == text
