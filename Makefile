@@ -50,10 +50,12 @@ demo: $(INSTALLED) ## federate three synthetic hospitals and compare: minutes, r
 	    rm -rf runs/demo.previous && mv runs/demo runs/demo.previous && \
 	    echo "the run of before is now runs/demo.previous"; fi
 	$(BIN)/fedmedlora run studies/demo.yaml --out runs/demo
+	$(BIN)/fedmedlora report runs/demo
 
 open-corpora: $(INSTALLED) ## the same on open clinical corpora (CORPORA=folder), runs/open-corpora
 	$(BIN)/fedmedlora run studies/open-corpora.yaml --out runs/open-corpora \
 	    --set 'root=$(abspath $(CORPORA))'
+	$(BIN)/fedmedlora report runs/open-corpora
 
 test: $(INSTALLED) ## all tests
 	$(BIN)/python -m pytest
