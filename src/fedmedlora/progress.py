@@ -1,7 +1,7 @@
 """Events of a run in, progress on stderr out: a bar for each running method, or a line when done.
 
 Events are (kind, facts); several methods may run at once, so that theirs interleave:
-("study", {methods still to be run, cohorts}), ("method", {method}),
+("study", {methods still to be run}), ("method", {method}),
 ("round", {method, round, rounds}),
 ("step", {method, site, round, step, steps, loss}), ("tuning", {method, candidates}),
 ("decoding", {method, cohort, done, total}), ("method-done", {method, seconds}).

@@ -51,7 +51,7 @@ def test_decoding_is_a_stage_of_its_own():
 def test_each_running_method_has_a_bar_and_none_when_it_is_done():
     progress = Progress(console=Console(file=io.StringIO()))
     bars = Bars(progress)
-    bars.tell("study", {"methods": ["zero-shot", "single-site/icu"], "cohorts": []})
+    bars.tell("study", {"methods": ["zero-shot", "single-site/icu"]})
     bars.tell("method", {"method": "zero-shot"})
     bars.tell(*step("single-site/icu", "icu", number=3))
     bars.tell("decoding", {"method": "zero-shot", "cohort": "icu", "done": 1, "total": 2})
@@ -70,7 +70,7 @@ def test_each_running_method_has_a_bar_and_none_when_it_is_done():
 
 def test_a_study_with_nothing_left_to_run_has_no_bar():
     progress = Progress(console=Console(file=io.StringIO()))
-    Bars(progress).tell("study", {"methods": [], "cohorts": ["icu"]})
+    Bars(progress).tell("study", {"methods": []})
     assert progress.tasks == []
 
 
@@ -84,7 +84,7 @@ def test_unknown_events_are_passed_over():
 
 def test_without_a_terminal_there_is_one_line_for_each_finished_method(capsys):
     with show_progress() as tell:
-        tell("study", {"methods": ["zero-shot"], "cohorts": []})
+        tell("study", {"methods": ["zero-shot"]})
         tell("decoding", {"method": "zero-shot", "cohort": "icu", "done": 1, "total": 2})
         tell("method-done", {"method": "zero-shot", "seconds": 2.4})
     printed = capsys.readouterr()

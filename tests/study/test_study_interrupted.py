@@ -144,9 +144,14 @@ def test_a_worker_process_that_dies_is_told_in_one_sentence(tmp_path, monkeypatc
     # Called with three arguments it fails, and a process that cannot start breaks the pool.
     monkeypatch.setattr(processes, "_open", os.getpid)
     study = study_of(tmp_path, "runtime.processes=2")
+    jobs = [processes.Job(0, "", study, tmp_path / "run", arm) for arm in study_arms(study)]
     with pytest.raises(RunError, match="a worker process was killed"):
         processes.run_side_by_side(
-            study, tmp_path / "run", study_arms(study), on_event=lambda kind, facts: None
+            jobs,
+            processes=2,
+            threads=1,
+            on_event=lambda kind, facts: None,
+            on_run_done=lambda run: None,
         )
 
 

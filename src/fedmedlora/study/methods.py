@@ -58,6 +58,10 @@ class Trained:
 class MethodRunner:
     """Trains arms of one study, one after another, on a bench for each kind of model.
 
+    Attributes:
+        data: of the study.
+        on_event: told of progress.
+
     Args:
         study: checked.
         data: of the study.
@@ -69,7 +73,8 @@ class MethodRunner:
         self.data = data
         self.lora = LoraBench(study, data)
         self._tagger = TaggerBench(study, data)
-        self._folder, self._on_event = folder, on_event
+        self._folder = folder
+        self.on_event = on_event
 
     def bench(self, arm: Arm) -> Bench:
         """The bench that an arm's models are trained and asked on."""
@@ -101,7 +106,7 @@ class MethodRunner:
         def tell(kind: str, /, **facts: object) -> None:
             if kind == "round":
                 told = {"method": arm.label, "round": facts["round"], "rounds": facts["rounds"]}
-                self._on_event("round", told)
+                self.on_event("round", told)
 
         initial = self.bench(arm).base(study).initial
         result = run_federation(
@@ -187,7 +192,7 @@ class MethodRunner:
 
         def step(site: str, round: int, number: int, steps: int, loss: float | None) -> None:
             told = {"round": round, "step": number, "steps": steps, "loss": loss}
-            self._on_event("step", {"method": arm.label, "site": site, **told})
+            self.on_event("step", {"method": arm.label, "site": site, **told})
 
         # Nothing else trains on the pooled notes, nor from another arm's adapter.
         alone = name == POOLED or arm.of is not None
@@ -244,7 +249,7 @@ class MethodRunner:
             biases = dict.fromkeys(tasks, bias)
             return bench.decode(arm.study, adapters[place], examples, biases, mode="enforced")
 
-        self._on_event("tuning", {"method": arm.label, "candidates": len(candidates)})
+        self.on_event("tuning", {"method": arm.label, "candidates": len(candidates)})
         return choose_open_biases(
             notes, answers, candidates=candidates, scheme=bench.scheme, settings=bench.settings
         )

@@ -13,10 +13,11 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,37 +32,78 @@ _POLL_S = 0.2
 _worker: dict[str, Any] = {}
 
 
-def run_side_by_side(study: Study, out: Path, arms: Sequence[Arm], *, on_event: OnEvent) -> None:
-    """Run arms in ``study.runtime.processes`` processes; each after the one it starts from.
+@dataclass(frozen=True)
+class Job:
+    """One arm of one of a study's runs.
+
+    Attributes:
+        run: place of the run among them: earlier ones begin first.
+        name: of the run, for messages; "" for the main one.
+        study: of the run.
+        folder: of the run.
+        arm: to be run.
+    """
+
+    run: int
+    name: str
+    study: Study
+    folder: Path
+    arm: Arm
+
+    @property
+    def shown_label(self) -> str:
+        """The arm's label after the run's name."""
+        return f"{self.name}: {self.arm.label}" if self.name else self.arm.label
+
+
+def run_side_by_side(
+    jobs: Sequence[Job],
+    *,
+    processes: int,
+    threads: int,
+    on_event: OnEvent,
+    on_run_done: Callable[[int], None],
+) -> None:
+    """Run arms in several processes; each after the one it starts from.
+
+    Args:
+        jobs: of one study's runs.
+        processes, threads: of the study's runtime.
+        on_event: told of progress.
+        on_run_done: told the place of a run whose last arm has ended.
 
     Raises:
         FedMedLoRAError: of the first method that failed, or RunError if a process was killed;
             methods that ended before are kept.
     """
     # One thread a process: threads that wait for each other cost more than they bring.
-    os.environ.setdefault("OMP_NUM_THREADS", str(study.runtime.threads))
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     context = multiprocessing.get_context("spawn")
     events = context.Queue()
     pool = ProcessPoolExecutor(
-        max_workers=min(study.runtime.processes, len(arms)),
+        max_workers=min(processes, len(jobs)),
         mp_context=context,
         initializer=_open,
-        initargs=(study, out, events),
+        initargs=(events,),
     )
     try:
-        here = {arm.label for arm in arms}
-        left = sorted(arms, key=_cost, reverse=True)
-        running: dict[Future[None], str] = {}
+        undone = {(job.run, job.arm.label) for job in jobs}
+        left = sorted(jobs, key=lambda job: (job.run, -_cost(job.arm)))
+        running: dict[Future[None], Job] = {}
         while left or running:
-            ready = [arm for arm in left if arm.of not in here]
-            left = [arm for arm in left if arm.of in here]
+            waits = [job for job in left if (job.run, job.arm.of) in undone]
+            ready = [job for job in left if job not in waits]
+            left = waits
             with _ctrl_c_held_back():
-                running |= {pool.submit(_run, arm.label): arm.label for arm in ready}
+                running |= {pool.submit(_run, job): job for job in ready}
             done, _ = wait(running, timeout=_POLL_S, return_when=FIRST_COMPLETED)
             _drain(events, on_event)
             for future in done:
                 future.result()
-                here.discard(running.pop(future))
+                job = running.pop(future)
+                undone.discard((job.run, job.arm.label))
+                if job.run not in {run for run, _ in undone}:
+                    on_run_done(job.run)
         pool.shutdown()
     except BrokenProcessPool as error:
         _end(pool)
@@ -121,11 +163,11 @@ def _drain(events: Any, on_event: OnEvent) -> None:
         on_event(kind, facts)
 
 
-def _open(study: Study, out: Path, events: Any) -> None:
+def _open(events: Any) -> None:
     # Ctrl-C is the parent's to handle; it ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _worker.update(study=study, out=out, events=events)
+    _worker.update(events=events)
 
 
 def _end_with_parent() -> None:
@@ -136,19 +178,20 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _run(label: str) -> None:
-    from fedmedlora.study.arms import study_arms
+def _run(job: Job) -> None:
     from fedmedlora.study.data import load_data
     from fedmedlora.study.method_run import run_method
     from fedmedlora.study.methods import MethodRunner
     from fedmedlora.study.run_folder import RunFolder
 
     def tell(kind: str, facts: dict[str, object]) -> None:
-        _worker["events"].put((kind, facts))
+        _worker["events"].put((kind, {**facts, "method": job.shown_label}))
 
-    if "runner" not in _worker:
-        study, out = _worker["study"], _worker["out"]
-        _worker["arms"] = {arm.label: arm for arm in study_arms(study)}
-        _worker["runner"] = MethodRunner(study, load_data(study), out, tell)
-        _worker["folder"] = RunFolder(out)
-    run_method(_worker["runner"], _worker["arms"][label], folder=_worker["folder"], on_event=tell)
+    if _worker.get("folder") != job.folder:
+        # One run's notes and backbone at a time.
+        _worker["runner"] = None
+        _worker["runner"] = MethodRunner(job.study, load_data(job.study), job.folder, tell)
+        _worker["folder"] = job.folder
+    runner = _worker["runner"]
+    runner.on_event = tell
+    run_method(runner, job.arm, folder=RunFolder(job.folder), on_event=tell)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,10 @@ from fedmedlora.study.data import StudyData, load_data
 from fedmedlora.study.lora_bench import task_settings
 from fedmedlora.study.method_run import run_method
 from fedmedlora.study.methods import MethodRunner, first_rounds_of
-from fedmedlora.study.processes import run_side_by_side
+from fedmedlora.study.processes import Job, run_side_by_side
 from fedmedlora.study.run_folder import RunFolder
 from fedmedlora.study.scoring import Scored, pool_seeds, score_run
-from fedmedlora.study.variants import FurtherRun, further_runs, main_study
+from fedmedlora.study.variants import further_runs, main_study
 from fedmedlora.tasks.build import build_examples
 
 
@@ -46,51 +46,97 @@ def run_study(study: Study, out: Path, *, on_event: OnEvent | None = None) -> No
     tell: OnEvent = on_event or (lambda kind, facts: None)
     study, further = main_study(study), further_runs(study)
     # Whatever the study file gets wrong is said before hours of work, not after them.
-    for one in (*(run.study for run in further), study):
+    for one in (study, *(run.study for run in further)):
         check_arms(study_arms(one))
-        data = load_data(one)
+        load_data(one)
     folder = RunFolder(out)
     folder.begin(study)
     with folder.alone():
         folder.write_json("variants.json", [run.record() for run in further])
-        scored = {study.seed: _run_one(study, data, folder, tell)}
-        for run in further:
-            done = _run_further(run, folder, tell)
-            if run.kind == "seeds":
-                scored[run.study.seed] = done
-        if len(scored) > 1:
-            folder.write_json("seeds.json", pool_seeds(scored))
+        runs = [_prepare(0, "", study, folder)]
+        for place, run in enumerate(further, 1):
+            own = RunFolder(out / run.folder)
+            own.begin(run.study)
+            runs.append(_prepare(place, run.name, run.study, own))
+        labels = [job.shown_label for run in runs for job in run.jobs]
+        tell("study", {"methods": labels})
+        scored = _run_all(runs, study, tell)
+        seeds = [run for run in further if run.kind == "seeds"]
+        if seeds:
+            places = {run.study.seed: place for place, run in enumerate(further, 1) if run in seeds}
+            pooled = {seed: scored[place] for seed, place in {study.seed: 0, **places}.items()}
+            folder.write_json("seeds.json", pool_seeds(pooled))
 
 
-def _run_further(run: FurtherRun, main: RunFolder, tell: OnEvent) -> Scored:
-    data = load_data(run.study)
-    folder = RunFolder(main.path / run.folder)
-    folder.begin(run.study)
-    return _run_one(run.study, data, folder, tell)
+@dataclass(frozen=True)
+class _Run:
+    """One run of a study: where it is, its arms, and those that are still to be run."""
+
+    study: Study
+    folder: RunFolder
+    arms: list[Arm]
+    jobs: list[Job]
 
 
-def _run_one(study: Study, data: StudyData, folder: RunFolder, tell: OnEvent) -> Scored:
+def _prepare(place: int, name: str, study: Study, folder: RunFolder) -> _Run:
+    """Write what is known before anything is trained."""
+    data = load_data(study)
     arms = study_arms(study)
-    # Dictionaries are looked up while scoring: there is nothing to run.
-    left = [arm for arm in arms if arm.kind != "dictionary" and not folder.done(arm.label)]
-    labels = [arm.label for arm in left]
-    tell("study", {"methods": labels, "cohorts": [cohort.name for cohort in data.cohorts]})
     folder.write_json("data.json", _describe(study, data))
     folder.write_json("methods.json", [arm.record() for arm in arms])
     for cohort in data.cohorts:
         lines = [json.dumps(as_record(d), ensure_ascii=False) + "\n" for d in cohort.documents]
         folder.write(f"gold/{cohort.name}.jsonl", "".join(lines))
-    spread = study.runtime.processes > 1 and study.federation.engine == "in-process"
-    if spread and len(left) > 1:
-        run_side_by_side(study, folder.path, left, on_event=tell)
-    elif left:
-        runner = MethodRunner(study, data, folder.path, tell)
-        for arm in left:
-            run_method(runner, arm, folder=folder, on_event=tell)
-    # Not where it failed: an interrupted run takes them up again.
-    shutil.rmtree(first_rounds_of(folder.path), ignore_errors=True)
-    _collect_rounds(folder, arms)
-    return score_run(folder, study, data)
+    jobs = [
+        Job(place, name, study, folder.path, arm)
+        for arm in arms
+        # Dictionaries are looked up while scoring: there is nothing to run.
+        if arm.kind != "dictionary" and not folder.done(arm.label)
+    ]
+    return _Run(study, folder, arms, jobs)
+
+
+def _run_all(runs: Sequence[_Run], study: Study, tell: OnEvent) -> dict[int, Scored]:
+    """Run every arm that is left; a run is scored when its last arm has ended."""
+    scored: dict[int, Scored] = {}
+
+    def finish(place: int) -> None:
+        run = runs[place]
+        # Not where it failed: an interrupted run takes them up again.
+        shutil.rmtree(first_rounds_of(run.folder.path), ignore_errors=True)
+        _collect_rounds(run.folder, run.arms)
+        scored[place] = score_run(run.folder, run.study, load_data(run.study))
+
+    jobs = [job for run in runs for job in run.jobs]
+    for place, run in enumerate(runs):
+        if not run.jobs:
+            finish(place)
+    runtime = study.runtime
+    if runtime.processes > 1 and study.federation.engine == "in-process" and len(jobs) > 1:
+        run_side_by_side(
+            jobs,
+            processes=runtime.processes,
+            threads=runtime.threads,
+            on_event=tell,
+            on_run_done=finish,
+        )
+        return scored
+    for place, run in enumerate(runs):
+        if run.jobs:
+            _run_one_by_one(run, tell)
+            finish(place)
+    return scored
+
+
+def _run_one_by_one(run: _Run, tell: OnEvent) -> None:
+    runner = MethodRunner(run.study, load_data(run.study), run.folder.path, tell)
+    for job in run.jobs:
+
+        def told(kind: str, facts: dict[str, object], label: str = job.shown_label) -> None:
+            tell(kind, {**facts, "method": label})
+
+        runner.on_event = told
+        run_method(runner, job.arm, folder=run.folder, on_event=told)
 
 
 def _describe(study: Study, data: StudyData) -> dict[str, Any]:
