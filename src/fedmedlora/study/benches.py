@@ -15,7 +15,7 @@ from fedmedlora.model.adapter import Adapter
 from fedmedlora.schema import Document, Scheme
 from fedmedlora.study.arms import Arm
 from fedmedlora.study.data import SiteData
-from fedmedlora.tasks.build import BuildReport
+from fedmedlora.tasks.build import build_examples
 from fedmedlora.tasks.example import Example
 from fedmedlora.tasks.settings import TaskSettings
 
@@ -66,16 +66,6 @@ class Bench(Protocol):
         """The base model under an arm's settings; loaded when it is first needed."""
         ...
 
-    def examples(
-        self,
-        documents: Sequence[Document],
-        covers: frozenset[str],
-        *,
-        tasks: Sequence[str] | None = None,
-    ) -> tuple[list[Example], BuildReport]:
-        """The questions of the study's tasks, or of some of them, about documents."""
-        ...
-
     def encode(self, site: SiteData, study: Study) -> Rows:
         """A site's rows, made once.
 
@@ -104,3 +94,16 @@ class Bench(Protocol):
     def open_bias(self, study: Study) -> tuple[float | str, Sequence[float]]:
         """The arm's setting of the bias of opening a tag, and the candidates to choose from."""
         ...
+
+
+def questions_about(
+    documents: Sequence[Document],
+    *,
+    covers: frozenset[str],
+    scheme: Scheme,
+    settings: TaskSettings,
+    tasks: Sequence[str] | None = None,
+) -> list[Example]:
+    """The questions of the study's tasks, or of some of them, about documents."""
+    made, _ = build_examples(documents, covers=covers, scheme=scheme, settings=settings)
+    return [one for one in made if tasks is None or one.task in tasks]

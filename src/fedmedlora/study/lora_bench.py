@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fedmedlora.config import Study
@@ -20,11 +21,10 @@ from fedmedlora.model.decoding import DecodingSettings, EnforcedDecoder
 from fedmedlora.model.encoding import encode_examples
 from fedmedlora.model.lora import load_adapter
 from fedmedlora.model.training import TrainingSettings
-from fedmedlora.schema import Document, Scheme
+from fedmedlora.schema import Scheme
 from fedmedlora.study.arms import Arm
-from fedmedlora.study.benches import Base, Rows
+from fedmedlora.study.benches import Base, Rows, questions_about
 from fedmedlora.study.data import SiteData, StudyData, asked_of
-from fedmedlora.tasks.build import BuildReport, build_examples
 from fedmedlora.tasks.example import Example
 from fedmedlora.tasks.settings import TaskSettings
 
@@ -78,27 +78,17 @@ class LoraBench:
             initial=bench.initial,
         )
 
-    def examples(
-        self,
-        documents: Sequence[Document],
-        covers: frozenset[str],
-        *,
-        tasks: Sequence[str] | None = None,
-    ) -> tuple[list[Example], BuildReport]:
-        """See ``Bench``."""
-        made, report = build_examples(
-            documents, covers=covers, scheme=self.scheme, settings=self.settings
-        )
-        return [one for one in made if tasks is None or one.task in tasks], report
-
     def encode(self, site: SiteData, study: Study) -> Rows:
         """See ``Bench``."""
         limit = study.training.max_tokens
         key = (site.name, len(site.train), study.absent, limit)
         if key not in self._encoded:
             shown, covers = asked_of(site, self._data.sites, absent=study.absent)
-            examples, _ = self.examples(shown.train, covers, tasks=site.tasks)
-            validation, _ = self.examples(shown.validation, covers, tasks=site.tasks)
+            ask = partial(
+                questions_about, covers=covers, scheme=self.scheme, settings=self.settings
+            )
+            examples = ask(shown.train, tasks=site.tasks)
+            validation = ask(shown.validation, tasks=site.tasks)
             tokenizer = self.workbench(study).backbone.tokenizer
             rows, report = encode_examples(examples, tokenizer, max_tokens=limit)
             valid, _ = encode_examples(validation, tokenizer, max_tokens=limit)

@@ -51,7 +51,7 @@ def run_method(runner: MethodRunner, arm: Arm, *, folder: RunFolder, on_event: O
         _keep_adapters(runner, arm, made.trained, folder)
     for cohort in runner.data.cohorts:
         if arm.answers(cohort.name):
-            examples, _ = runner.bench(arm).examples(cohort.documents, cohort.covers)
+            examples = runner.questions(arm, cohort.documents, cohort.covers)
             answers = _ask(runner, arm, cohort, examples, folder, made, on_event)
             folder.write_answers(arm.label, cohort.name, zip(examples, answers, strict=True))
     seconds = time.monotonic() - started
@@ -119,7 +119,7 @@ def score_round(
     biases = open_biases or dict.fromkeys(bench.settings.tasks, 0.0)
     cohorts: dict[str, dict[str, Cohort]] = {task: {} for task in bench.settings.tasks}
     for site in runner.sites(arm):
-        examples, _ = bench.examples(site.validation, site.covers, tasks=site.tasks)
+        examples = runner.questions(arm, site.validation, site.covers, tasks=site.tasks)
         here = (own or {}).get(site.name, adapter)
         answers = bench.decode(arm.study, here, examples, biases, mode="enforced")
         pairs = list(zip(examples, answers, strict=True))

@@ -27,8 +27,9 @@ from fedmedlora.model.encoding import encode_examples
 from fedmedlora.model.lora import load_adapter
 from fedmedlora.model.training import mean_loss
 from fedmedlora.progress import OnEvent
+from fedmedlora.schema import Document
 from fedmedlora.study.arms import Arm, study_arms
-from fedmedlora.study.benches import Bench, Rows
+from fedmedlora.study.benches import Bench, Rows, questions_about
 from fedmedlora.study.data import POOLED, SiteData, StudyData, first_notes, load_data
 from fedmedlora.study.lora_bench import LoraBench
 from fedmedlora.study.tagger_bench import TaggerBench
@@ -79,6 +80,20 @@ class MethodRunner:
     def bench(self, arm: Arm) -> Bench:
         """The bench that an arm's models are trained and asked on."""
         return self._tagger if arm.is_tagger else self.lora
+
+    def questions(
+        self,
+        arm: Arm,
+        documents: Sequence[Document],
+        covers: frozenset[str],
+        *,
+        tasks: Sequence[str] | None = None,
+    ) -> list[Example]:
+        """What an arm is asked about documents."""
+        bench = self.bench(arm)
+        return questions_about(
+            documents, covers=covers, scheme=bench.scheme, settings=bench.settings, tasks=tasks
+        )
 
     def train(
         self, arm: Arm, *, on_round: Callable[[RoundRecord, Adapter], None] | None = None
@@ -209,7 +224,12 @@ class MethodRunner:
     def _server_losses(self, study: Study, adapters: Sequence[Adapter]) -> list[float]:
         """Mean loss of each adapter on the server's own validation notes."""
         covers = frozenset().union(*(site.covers for site in self.data.sites))
-        examples, _ = self.lora.examples(self.data.server_validation, covers)
+        examples = questions_about(
+            self.data.server_validation,
+            covers=covers,
+            scheme=self.lora.scheme,
+            settings=self.lora.settings,
+        )
         bench = self.lora.workbench(study)
         rows, _ = encode_examples(
             examples, bench.backbone.tokenizer, max_tokens=study.training.max_tokens

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fedmedlora.config import Study
@@ -13,11 +14,9 @@ from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.tagger import Tagger, load_state, load_tagger
 from fedmedlora.model.tagger_answers import encode_for, tag_examples
 from fedmedlora.model.tagger_training import TaggerSettings
-from fedmedlora.schema import Document
 from fedmedlora.study.arms import Arm
-from fedmedlora.study.benches import Base, Rows
+from fedmedlora.study.benches import Base, Rows, questions_about
 from fedmedlora.study.data import SiteData, StudyData, asked_of
-from fedmedlora.tasks.build import BuildReport, build_examples
 from fedmedlora.tasks.example import Example
 from fedmedlora.tasks.settings import TaskSettings
 
@@ -60,27 +59,17 @@ class TaggerBench:
             initial=tagger.initial,
         )
 
-    def examples(
-        self,
-        documents: Sequence[Document],
-        covers: frozenset[str],
-        *,
-        tasks: Sequence[str] | None = None,
-    ) -> tuple[list[Example], BuildReport]:
-        """See ``Bench``."""
-        made, report = build_examples(
-            documents, covers=covers, scheme=self.scheme, settings=self.settings
-        )
-        return [one for one in made if tasks is None or one.task in tasks], report
-
     def encode(self, site: SiteData, study: Study) -> Rows:
         """See ``Bench``."""
         limit = study.encoder.max_tokens
         key = (site.name, len(site.train), study.absent, limit)
         if key not in self._encoded:
             shown, covers = asked_of(site, self._data.sites, absent=study.absent)
-            examples, _ = self.examples(shown.train, covers, tasks=site.tasks)
-            validation, _ = self.examples(shown.validation, covers, tasks=site.tasks)
+            ask = partial(
+                questions_about, covers=covers, scheme=self.scheme, settings=self.settings
+            )
+            examples = ask(shown.train, tasks=site.tasks)
+            validation = ask(shown.validation, tasks=site.tasks)
             tagger = self._tagger(study)
             rows, _ = encode_for(tagger, examples, max_tokens=limit)
             valid, _ = encode_for(tagger, validation, max_tokens=limit)
