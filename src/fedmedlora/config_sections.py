@@ -283,6 +283,7 @@ class TrainingConfig(Section):
     max_tokens: Positive = 800
     gradient_checkpointing: bool = False
     objective: Literal["answer", "decisions"] = "answer"
+    round_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class DecodingConfig(Section):

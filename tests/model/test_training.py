@@ -330,3 +330,11 @@ def test_byte_level_rows_train_as_well():
         )
     settings = TrainingSettings(steps=2)
     assert train_adapter(model, rows, tokenizer=tokenizer, settings=settings, seed=0).steps == 2
+
+
+def test_the_rate_of_a_round_falls_by_its_decay():
+    settings = TrainingSettings(learning_rate=0.8, round_decay=0.5)
+    assert [settings.in_round(number).learning_rate for number in (1, 2, 3)] == [0.8, 0.4, 0.2]
+    assert TrainingSettings().in_round(9) == TrainingSettings()
+    with pytest.raises(ConfigError, match="round_decay"):
+        TrainingSettings(round_decay=0)

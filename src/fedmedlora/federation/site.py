@@ -168,7 +168,7 @@ class AdapterSite:
             self._bench.model,
             self._train,
             tokenizer=self._bench.backbone.tokenizer,
-            settings=self._settings,
+            settings=self._settings.in_round(order.round),
             seed=seed,
             trains=order.trains,
             on_step=step,

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fedmedlora.errors import AdapterError, ConfigError, DataError
@@ -58,6 +58,8 @@ class TrainingSettings:
             about a third of the time.
         proximal: mu of FedProx (Li et al., arXiv 1812.06127): mu / 2 times the squared distance
             from the adapter that the round began with is added to the loss; 0 adds nothing.
+        round_decay: the peak in round t is ``learning_rate * round_decay ** (t - 1)``; 1, the
+            authors', begins every round at the same rate.
         objective: the loss: ``"answer"``, the usual one over all answer tokens, or
             ``"decisions"``, of what enforced decoding leaves open; see ``losses``.
 
@@ -75,6 +77,7 @@ class TrainingSettings:
     gradient_checkpointing: bool = False
     objective: Objective = "answer"
     proximal: float = 0.0
+    round_decay: float = 1.0
 
     def __post_init__(self) -> None:
         wrong = {
@@ -86,9 +89,15 @@ class TrainingSettings:
             "weight_decay": not self.weight_decay >= 0,
             "max_tokens": self.max_tokens < 2,
             "proximal": not self.proximal >= 0,
+            "round_decay": not 0 < self.round_decay <= 1,
         }
         for name in (name for name, is_wrong in wrong.items() if is_wrong):
             raise ConfigError(f"training.{name}: {getattr(self, name)!r} is out of range")
+
+    def in_round(self, round: int) -> TrainingSettings:
+        """The settings of a round, from 1."""
+        rate = self.learning_rate * self.round_decay ** (round - 1)
+        return replace(self, learning_rate=rate)
 
 
 @dataclass(frozen=True, slots=True)
