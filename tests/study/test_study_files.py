@@ -12,6 +12,7 @@ from fedmedlora.schema import Document, Entity
 from fedmedlora.study.arms import study_arms
 from fedmedlora.study.data import load_data
 from fedmedlora.study.run import run_study
+from fedmedlora.study.variants import further_runs
 
 GOOD = """
 name: toy
@@ -169,9 +170,12 @@ def test_the_papers_study_says_what_the_paper_trained_with():
     assert training.objective == "answer"
     assert study.federation.rounds == 3
     assert list(study.sites) == ["mimic_iii", "mtsamples", "utp"]
-    assert list(study.cohorts) == ["i2b2", "ynhh"]
-    wanted = {"zero-shot", "single-site", "fed-medlora", "fed-medlora+", "centralised"}
+    assert (list(study.cohorts), list(study.new_sites)) == (["i2b2"], ["ynhh"])
+    wanted = {"zero-shot", "single-site", "fed-medlora", "fed-medlora+", "centralised", "bert"}
     assert wanted <= {entry.method for entry in study.methods}
+    assert study.encoder.name == "emilyalsentzer/Bio_ClinicalBERT"
+    assert len(study_arms(study)) == 2 + 3 + 3 + 3 + 1 + 3 + 1 + 8
+    assert [run.sites for run in further_runs(study)] == [2, 4, 6, 8, 10]
 
 
 def test_the_papers_study_takes_the_targets_it_names_for_another_backbone(tmp_path):
