@@ -249,12 +249,16 @@ def rescore(
         typer.Option(metavar="ROW", help="This row of the tables alone, such as fed-medlora+."),
     ] = None,
 ) -> None:
-    """Score a run again from its saved answers, without a model."""
+    """Score a run again from its saved answers, without a model.
+
+    One row alone leaves the comparisons between methods as they were."""
     from fedmedlora.study.run import rescore as rescore_run
     from fedmedlora.study.tables import study_tables
 
-    rescore_run(out, method=method)
+    unfinished = rescore_run(out, method=method)
     _print_tables(study_tables(out))
+    if unfinished:
+        typer.echo(f"not finished, and not scored: {', '.join(unfinished)}", err=True)
 
 
 @app.command()

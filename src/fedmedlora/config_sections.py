@@ -192,8 +192,13 @@ class MethodEntry(Section):
     @classmethod
     def _name_alone(cls, content: Any) -> Any:
         content = {"method": content} if isinstance(content, str) else content
-        if isinstance(content, dict) and isinstance(content.get("method"), str):
-            content = {"label": content["method"], **content}
+        if not isinstance(content, dict):
+            raise ValueError("a method is a name, or a mapping such as {method: fed-medlora}")
+        name = content.get("method")
+        if isinstance(name, str):
+            if name not in get_args(Method):
+                raise ValueError(f"{name[:60]!r} is none of {', '.join(get_args(Method))}")
+            content = {"label": name, **content}
         return content
 
     @model_validator(mode="after")

@@ -18,7 +18,12 @@ _MESSAGES = {
     "tuple_type": "must be a list",
     "list_type": "must be a list",
     "invalid_key": "a key must be a word: put it in quotes",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "float_parsing": "must be a number",
 }
+#: What pydantic puts into a place for the kind of a union that it tried.
+_KINDS = ("bool", "float", "literal")
 
 
 def describe_faults(error: ValidationError) -> str:
@@ -29,6 +34,18 @@ def describe_faults(error: ValidationError) -> str:
 
 
 def _lines(faults: Sequence[Any]) -> Iterator[str]:
+    """One line a place: a value that is none of a union's kinds is wrong only once."""
+    told: dict[str, list[str]] = {}
+    shown: dict[str, str] = {}
+    for key, message, value in _told(faults):
+        told.setdefault(key, []).append(message)
+        shown[key] = "" if repr(value) in message else _shown(value)
+    for key, messages in told.items():
+        yield f"{key[:200]}: {', or '.join(dict.fromkeys(messages))}{shown[key]}"
+
+
+def _told(faults: Sequence[Any]) -> Iterator[tuple[str, str, object]]:
+    """Key, what is wrong and the value of each fault."""
     places = [_place(fault["loc"]) for fault in faults]
     for fault, place in zip(faults, places, strict=True):
         inner = any(other != place and other[: len(place)] == place for other in places)
@@ -41,7 +58,7 @@ def _lines(faults: Sequence[Any]) -> Iterator[str]:
                 "a name is 1 to 64 of the letters A to Z, digits, '_', '.' and '-', and begins "
                 "with a letter or a digit"
             )
-        yield f"{key[:200]}: {message}{_shown(fault.get('input'))}"
+        yield key, message, fault.get("input")
 
 
 def _place(parts: Sequence[int | str]) -> tuple[str, ...]:
@@ -49,7 +66,7 @@ def _place(parts: Sequence[int | str]) -> tuple[str, ...]:
     return tuple(
         repr(part)[1:-1] if isinstance(part, str) else str(part)
         for part in parts
-        if not (isinstance(part, str) and (part.endswith("]") or part in ("float", "literal")))
+        if not (isinstance(part, str) and (part.endswith("]") or part in _KINDS))
     )
 
 

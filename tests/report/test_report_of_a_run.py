@@ -270,8 +270,6 @@ def test_losses_that_are_not_finite_are_left_out(full, tmp_path):
         ("variants.json", '[{"name": "a"}]', "variants.json is not what"),
         ("variants.json",
          '[{"name": "a", "kind": "variant", "folder": "../.."}]', "not inside the run folder"),
-        ("variants.json",
-         '[{"name": "a", "kind": "variant", "folder": "gone"}]', "gone is no run folder"),
         ("rounds.jsonl", '{"round": 1', "rounds.jsonl:1 is not whole JSON"),
         ("versions.json", "[1]", "versions.json is not what"),
         (f"answers/{FED}/done.json", '{"rounds": 3}', "done.json is not what"),

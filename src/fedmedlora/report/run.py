@@ -52,6 +52,7 @@ class Run:
         methods: in the order of the tables.
         scores: of each method's last round, all documents.
         done: method -> what was noted when it ended, for those that were trained or asked.
+        unfinished: labels of methods that the study asks for and that have no scores yet.
         fingerprint: SHA-256 (hex) over the files that say what was run and what came out.
     """
 
@@ -71,6 +72,7 @@ class Run:
     seeds: tuple[SeedScore, ...]
     versions: Mapping[str, str]
     fingerprint: str
+    unfinished: tuple[str, ...]
     by_key: Mapping[tuple[str, str, str, str, str], ScoreRecord] = field(repr=False)
 
     @property
@@ -159,23 +161,46 @@ def read_run(path: Path) -> Run:
             if (done := _read(path, f"answers/{method.label}/done.json", Done)) is not None
         },
         rounds=_rounds(path),
-        comparisons=tuple(_read(path, "comparisons.json", list[Comparison]) or ()),
+        comparisons=tuple(_read(path, "comparisons.json", list[Comparison], advice=_RESCORE) or ()),
         validation=tuple(_read(path, "validation_rounds.json", list[ValidationRound]) or ()),
         variants=tuple(_read(path, "variants.json", list[Variant]) or ()),
-        seeds=tuple(_read(path, "seeds.json", list[SeedScore]) or ()),
+        seeds=tuple(_read(path, "seeds.json", list[SeedScore], advice=_RESCORE) or ()),
         versions=_read(path, "versions.json", dict[str, str]) or {},
         fingerprint=_fingerprint(path),
+        unfinished=tuple(m.label for m in listed if m.label not in labels),
         by_key={(r.method, r.cohort, r.task, r.matching, r.type): r for r in chosen},
     )
 
 
-def variant_folder(run: Run, variant: Variant) -> Path:
-    """Where a variant's own run is.
+def read_variants(run: Run, kind: str) -> list[tuple[Variant, Run]]:
+    """The further runs of a kind, those that are finished.
+
+    Raises:
+        RunError: variants.json points outside the run folder, or a file of one is broken.
+    """
+    return [
+        (variant, read_run(folder))
+        for variant, folder in _variant_folders(run, kind)
+        if (folder / "scores.json").is_file()
+    ]
+
+
+def unfinished_variants(run: Run, kind: str) -> list[str]:
+    """Names of the further runs of a kind that have no scores yet.
 
     Raises:
         RunError: variants.json points outside the run folder.
     """
-    return _inside(run.path, variant.folder)
+    return [
+        variant.name
+        for variant, folder in _variant_folders(run, kind)
+        if not (folder / "scores.json").is_file()
+    ]
+
+
+def _variant_folders(run: Run, kind: str) -> list[tuple[Variant, Path]]:
+    chosen = [variant for variant in run.variants if variant.kind == kind]
+    return [(variant, _inside(run.path, variant.folder)) for variant in chosen]
 
 
 def _inside(path: Path, name: str) -> Path:

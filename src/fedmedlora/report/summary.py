@@ -50,11 +50,20 @@ def summary_section(run: Run) -> Section:
         title="In short",
         short="In short",
         blocks=(
-            Text((_what(run),)),
+            Text((_what(run), *_without(run))),
             *((Cards(cards),) if cards else ()),
             Text((" ".join(remarks),), small=True),
         ),
     )
+
+
+def _without(run: Run) -> list[str]:
+    if not run.unfinished:
+        return []
+    return [
+        f"Not here, because the run has not come that far: {listed(list(run.unfinished))}. Run the "
+        "study again on this folder: it goes on where it stopped."
+    ]
 
 
 def _card(run: Run, task: str) -> Card | None:

@@ -15,13 +15,14 @@ from fedmedlora.report.blocks import (
     Table,
     Text,
     interval,
+    listed,
     one_choice,
     ratio,
     signed,
 )
 from fedmedlora.report.charts import Estimate, Series, estimate_chart, line_chart
 from fedmedlora.report.records import SeedScore
-from fedmedlora.report.run import Run, read_run, variant_folder
+from fedmedlora.report.run import Run, read_variants, unfinished_variants
 from fedmedlora.report.scores import MATCHING_CHOICE
 from fedmedlora.report.sites import points_table
 from fedmedlora.report.training import legend
@@ -29,13 +30,14 @@ from fedmedlora.report.training import legend
 
 def scaling_section(run: Run) -> Section | None:
     """F1 over all cohorts by number of sites, for the methods of the runs that vary it."""
+    unfinished = unfinished_variants(run, "scaling")
     parts = [
-        (variant.sites, read_run(variant_folder(run, variant)))
-        for variant in run.variants
-        if variant.kind == "scaling" and variant.sites is not None
+        (variant.sites, one)
+        for variant, one in read_variants(run, "scaling")
+        if variant.sites is not None
     ]
     if not parts:
-        return None
+        return _only_missing("scaling", "With more sites", "Scaling", unfinished)
     labels = [m.label for m in parts[0][1].methods if all(r.method(m.label) for _, r in parts)]
     own = len(run.data.sites)
     if own and own not in {sites for sites, _ in parts} and all(run.method(n) for n in labels):
@@ -67,19 +69,19 @@ def scaling_section(run: Run) -> Section | None:
         title="With more sites",
         short="Scaling",
         choices=(MATCHING_CHOICE,),
-        blocks=(Text(("F1 over all test notes by the number of sites.",)), *figures),
+        blocks=(
+            Text(("F1 over all test notes by the number of sites.", *_missing(unfinished))),
+            *figures,
+        ),
     )
 
 
 def variant_section(run: Run) -> Section | None:
     """Strict F1 over all cohorts of this run beside its variants, for the methods of both."""
-    others = [
-        (variant.name, read_run(variant_folder(run, variant)))
-        for variant in run.variants
-        if variant.kind == "variant"
-    ]
+    unfinished = unfinished_variants(run, "variant")
+    others = [(variant.name, one) for variant, one in read_variants(run, "variant")]
     if not others:
-        return None
+        return _only_missing("variants", "With other settings", "Variants", unfinished)
     tables = []
     for task in run.tasks:
         for matching in MATCHINGS:
@@ -106,7 +108,10 @@ def variant_section(run: Run) -> Section | None:
         title="With other settings",
         short="Variants",
         choices=(one_choice("task", "Task", run.tasks), MATCHING_CHOICE),
-        blocks=(Text(("In brackets: the difference from this run.",)), *tables),
+        blocks=(
+            Text(("In brackets: the difference from this run.", *_missing(unfinished))),
+            *tables,
+        ),
     )
 
 
@@ -118,8 +123,9 @@ def _against(main: float | None, other: float | None) -> Cell:
 
 def seed_section(run: Run) -> Section | None:
     """F1 of every method over seeds: mean, interval, and every seed's value."""
+    unfinished = unfinished_variants(run, "seeds")
     if not run.seeds:
-        return None
+        return _only_missing("seeds", "With other seeds", "Seeds", unfinished)
     figures: list[Figures | Table] = []
     tasks = list(dict.fromkeys(one.task for one in run.seeds))
     for matching in MATCHINGS:
@@ -151,11 +157,28 @@ def seed_section(run: Run) -> Section | None:
                 (
                     "The same study with several seeds: the mean over seeds with its 95 % "
                     "interval; rings are single seeds.",
+                    *_missing(unfinished),
                 )
             ),
             *figures,
         ),
     )
+
+
+def _missing(unfinished: Sequence[str]) -> list[str]:
+    if not unfinished:
+        return []
+    return [
+        f"Not finished, and so not here: {listed(list(unfinished))}. Run the study again on this "
+        "folder: it goes on where it stopped."
+    ]
+
+
+def _only_missing(id: str, title: str, short: str, unfinished: Sequence[str]) -> Section | None:
+    """A section that says what is not finished; None where nothing was asked for."""
+    if not unfinished:
+        return None
+    return Section(id=id, title=title, short=short, blocks=(Text(tuple(_missing(unfinished))),))
 
 
 def _estimate(score: SeedScore, place: int) -> Estimate | None:

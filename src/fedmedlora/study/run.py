@@ -46,10 +46,12 @@ def run_study(study: Study, out: Path, *, on_event: OnEvent | None = None) -> No
     tell: OnEvent = on_event or (lambda kind, facts: None)
     study, further = main_study(study), further_runs(study)
     # Whatever the study file gets wrong is said before hours of work, not after them.
-    for one in (study, *(run.study for run in further)):
-        check_arms(study_arms(one))
-        load_data(one)
+    for checked in (study, *(run.study for run in further)):
+        check_arms(study_arms(checked))
+        load_data(checked)
     folder = RunFolder(out)
+    for run in further:
+        RunFolder(out / run.folder).check(run.study)
     folder.begin(study)
     with folder.alone():
         folder.write_json("variants.json", [run.record() for run in further])
@@ -185,12 +187,17 @@ def _collect_rounds(folder: RunFolder, arms: Sequence[Arm]) -> None:
     folder.write_json("validation_rounds.json", curves)
 
 
-def rescore(out: Path, *, method: str | None = None) -> None:
+def rescore(out: Path, *, method: str | None = None) -> list[str]:
     """Score a run again from its raw answers, and its further runs; no model is needed.
 
     Args:
         out: the run folder.
-        method: the label of one arm, whose scores alone are made again.
+        method: the label of one arm, whose scores alone are made again; comparisons and the mean
+            over seeds, which need the others' too, stay as they are.
+
+    Returns:
+        Names of further runs that are not finished and were left alone; of seeds, the mean is then
+        left alone as well.
 
     Raises:
         RunError: answers are missing or do not fit the data.
@@ -200,12 +207,28 @@ def rescore(out: Path, *, method: str | None = None) -> None:
     study = folder.study()
     scored = {study.seed: score_run(folder, study, load_data(study), only=method)}
     if method is not None:
-        return
+        return []
+    unfinished = []
+    all_seeds = True
     for record in folder.further_runs():
         one = RunFolder(out / str(record["folder"]))
-        again = one.study()
+        again = _finished_study(one)
+        if again is None:
+            unfinished.append(str(record["name"]))
+            all_seeds &= record["kind"] != "seeds"
+            continue
         result = score_run(one, again, load_data(again))
         if record["kind"] == "seeds":
             scored[again.seed] = result
-    if len(scored) > 1:
+    if len(scored) > 1 and all_seeds:
         folder.write_json("seeds.json", pool_seeds(scored))
+    return unfinished
+
+
+def _finished_study(folder: RunFolder) -> Study | None:
+    """The study of a run all of whose arms are done, or None."""
+    if not (folder.path / "study.yaml").is_file():
+        return None
+    study = folder.study()
+    asked = [arm for arm in study_arms(study) if arm.kind != "dictionary"]
+    return study if all(folder.done(arm.label) for arm in asked) else None

@@ -42,6 +42,8 @@ _PACKAGES = (
 )  # fmt: skip
 #: Where and how a study runs may change between an interruption and its resumption.
 _FREE = ("runtime", "root", "report", "variants", "scaling")
+#: What scoring makes from the answers alone.
+_SCORED = ("scores.json", "readings.json", "comparisons.json", "seeds.json")
 _GO_ON = "what is complete stays: the same command goes on from there"
 #: What a study that failed at once (a misspelt backbone) does not leave behind.
 _WORK = ("answers", "federation", "adapters", "predictions", "variants", "scores.json")
@@ -58,10 +60,21 @@ class RunFolder:
         self.path = path
 
     def begin(self, study: Study) -> None:
-        """Write the resolved study, or check that the folder is of the same study.
+        """Write the resolved study; ``check`` comes first.
 
         Raises:
             RunError: the folder holds something else, or cannot be written.
+        """
+        self.check(study)
+        content = study.model_dump(mode="json", exclude_none=True)
+        self.write("study.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        self.write_json("versions.json", _versions())
+
+    def check(self, study: Study) -> None:
+        """Refuse a folder that a study cannot be run into; nothing is written.
+
+        Raises:
+            RunError: the folder holds something else than a run of this study.
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path} is a file; a run needs a folder of its own")
@@ -76,9 +89,6 @@ class RunFolder:
                 )
         elif self.path.is_dir() and any(self.path.iterdir()):
             raise RunError(f"{self.path} is not empty and holds no run; give another --out")
-        content = study.model_dump(mode="json", exclude_none=True)
-        self.write("study.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-        self.write_json("versions.json", _versions())
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -166,7 +176,12 @@ class RunFolder:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise RunError(self._missing(file)) from error
         except (ValueError, RecursionError) as error:
-            raise RunError(f"{file} is not JSON any more; remove it and run again") from error
+            again = (
+                f"make it again with `fedmedlora rescore {self.path}`"
+                if name in _SCORED
+                else "remove it and run again"
+            )
+            raise RunError(f"{file} is not JSON any more (half written?); {again}") from error
 
     def _missing(self, file: Path) -> str:
         if not (self.path / "study.yaml").is_file():

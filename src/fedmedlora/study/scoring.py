@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fedmedlora.config import Study
-from fedmedlora.errors import ConfigError
+from fedmedlora.errors import ConfigError, RunError
 from fedmedlora.evaluation.dictionary import (
     Dictionary,
     learn_dictionary,
@@ -48,8 +48,7 @@ def score_run(
         folder: whose arms are all done.
         study: of the folder.
         data: of the study.
-        only: the label of an arm: the others' scores stay as they are, and so do comparisons
-            that it has no part in.
+        only: the label of an arm: the others' scores stay as they are, and so do comparisons.
 
     Raises:
         RunError: answers are missing or do not fit the data.
@@ -89,12 +88,19 @@ def _replace_scores(
     records: Mapping[str, list[dict[str, Any]]],
     readings: Mapping[str, Any],
 ) -> None:
-    before = folder.read_json("scores.json")
+    before, read = folder.read_json("scores.json"), folder.read_json("readings.json")
     kept: dict[str, list[dict[str, Any]]] = {}
-    for row in before:
-        kept.setdefault(row["method"], []).append(row)
+    try:
+        for row in before:
+            kept.setdefault(row["method"], []).append(row)
+        told = {**read, **readings}
+    except (TypeError, KeyError) as error:
+        raise RunError(
+            f"{folder.path}: scores.json or readings.json is not what a run writes there; make "
+            "them again with rescore, without --method"
+        ) from error
     kept.update(records)
-    folder.write_json("readings.json", {**folder.read_json("readings.json"), **readings})
+    folder.write_json("readings.json", told)
     rows = [row for arm in arms for row in kept.get(arm.label, [])]
     folder.write_json("scores.json", rows)
 
