@@ -186,6 +186,24 @@ def test_every_round_is_scored_on_validation_notes(run):
     assert not [row for row in rows if row["method"].startswith("new-site")]
 
 
+def test_a_round_of_fedsa_is_scored_with_what_each_site_keeps(tmp_path, monkeypatch):
+    asked = []
+
+    def noted(bench, study, adapter, examples, biases, **more):
+        asked.append(adapter)
+        return [example.source for example in examples]
+
+    monkeypatch.setattr("fedmedlora.study.lora_bench.LoraBench.decode", noted)
+    plain = ("scaling=null", "variants={}", "new_sites={}", "seeds=[]")
+    run_study(study_of(tmp_path, "methods=[fedsa-lora]", *plain), tmp_path / "run")
+    rounds, cohorts = asked[:4], asked[4:]  # two rounds of two sites, then both sites' test notes
+    assert len(cohorts) == 2
+    for adapter in asked:
+        assert all(tensor.any() for tensor in adapter.tensors.values())
+    assert len({adapter.sha256 for adapter in rounds}) == 4
+    assert {adapter.sha256 for adapter in cohorts} == {adapter.sha256 for adapter in rounds[2:]}
+
+
 def test_further_runs_are_runs_of_their_own(run):
     told = read(run, "variants.json")
     assert [one["name"] for one in told] == ["sites-1", "fewer-rounds"]

@@ -86,7 +86,8 @@ def _train(runner: MethodRunner, arm: Arm, folder: RunFolder, made: Made) -> Tra
 
     def told(record: RoundRecord, adapter: Adapter) -> None:
         before = [row for row in scores if row["round"] < record.round]
-        scores[:] = [*before, *score_round(runner, arm, adapter, number=record.round)]
+        own = runner.own_adapters(arm, adapter)
+        scores[:] = [*before, *score_round(runner, arm, adapter, number=record.round, own=own)]
         folder.write_json(file, scores)
 
     trained = runner.train(arm, on_round=told)

@@ -135,9 +135,7 @@ class MethodRunner:
             on_event=tell,
             resume=folder.exists(),
         )
-        own = {}
-        if METHODS[arm.federated_method].keeps is not None:
-            own = {name: self._own(arm, name).recall(result.adapter) for name in names}
+        own = self.own_adapters(arm, result.adapter)
         biases = self._open_biases(arm, sites, result.adapter, own)
         return Trained(result.adapter, result.records, biases, own)
 
@@ -182,6 +180,15 @@ class MethodRunner:
 
     def _adapter_of(self, label: str) -> Adapter:
         return read_adapter(self._folder / "adapters" / label)
+
+    def own_adapters(self, arm: Arm, adapter: Adapter) -> dict[str, Adapter]:
+        """Site -> the global adapter with the site's own factors of its last round in it.
+
+        Empty where sites keep none.
+        """
+        if METHODS[arm.federated_method].keeps is None:
+            return {}
+        return {site.name: self._own(arm, site.name).recall(adapter) for site in self.sites(arm)}
 
     def _own(self, arm: Arm, site: str) -> OwnFactors:
         return OwnFactors(self._folder / "federation" / arm.label / "own" / site)
