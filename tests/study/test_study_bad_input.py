@@ -353,7 +353,7 @@ def test_the_run_folder_of_another_study_is_refused_with_what_differs(run):
     with pytest.raises(RunError) as caught:
         run_study(other, run)
     assert str(caught.value) == (
-        f"{run} holds a run of another study (it differs in absent, data_seed, task); give another "
+        f"{run} holds a run of another study (it differs in absent, task); give another "
         "--out, or remove the folder"
     )
     assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before

@@ -256,6 +256,18 @@ def test_a_run_takes_new_methods_but_no_other_settings_for_those_it_has(run, tmp
         folder.begin(colder)
 
 
+def test_a_finished_run_takes_more_seeds_of_the_same_notes(tmp_path):
+    plain = ("methods=[dictionary]", "scaling=null", "variants={}", "new_sites={}")
+    once = (*plain, "seed=3", "seeds=[]", "evaluation.by_round=false")
+    run_study(study_of(tmp_path, *once), tmp_path / "run")
+    before = (tmp_path / "run" / "scores.json").read_bytes()
+    run_study(study_of(tmp_path, *once, "seeds=[3, 4]"), tmp_path / "run")
+    assert (tmp_path / "run" / "scores.json").read_bytes() == before
+    assert {tuple(row["seeds"]) for row in read(tmp_path / "run", "seeds.json")} == {(3, 4)}
+    with pytest.raises(RunError, match=r"differs in data_seed, seed\)"):
+        run_study(study_of(tmp_path, *once, "seeds=[4, 3]"), tmp_path / "run")
+
+
 def test_a_finished_run_is_left_as_it_is(run):
     file = run / "answers" / "fed-medlora" / "done.json"
     before = file.stat().st_mtime_ns

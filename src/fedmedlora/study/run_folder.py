@@ -282,7 +282,14 @@ class RunFolder:
 
 def _changed(before: Study, now: Study) -> list[str]:
     """What keeps a run from going on: everything but what is free, and methods that are new."""
-    old, new = (one.model_dump(exclude={*_FREE, "methods", "seeds"}) for one in (before, now))
+    old, new = (
+        {
+            **one.model_dump(exclude={*_FREE, "methods", "seeds"}),
+            # Said or not: a study that is given more seeds keeps its first one's notes.
+            "data_seed": one.seed if one.data_seed is None else one.data_seed,
+        }
+        for one in (before, now)
+    )
     changed = sorted(key for key in new if new[key] != old.get(key))
     wanted = {entry.label: entry for entry in now.methods}
     changed += [
