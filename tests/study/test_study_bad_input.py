@@ -11,8 +11,10 @@ from fedmedlora.cli import run_command
 from fedmedlora.config import load_study
 from fedmedlora.corpus.jsonl import write_jsonl
 from fedmedlora.errors import ConfigError, EndpointError, RunError
+from fedmedlora.report.blocks import Table
 from fedmedlora.report.page import render_report
 from fedmedlora.report.run import read_run
+from fedmedlora.report.scores import score_section
 from fedmedlora.schema import Document, Entity, Relation
 from fedmedlora.study.run import rescore, run_study
 from fedmedlora.study.tables import study_tables
@@ -393,5 +395,18 @@ def test_a_cohort_without_relations_has_a_dash_for_them(tmp_path):
     shown = {(row[0], row[1]): row[2:] for row in table.rows}
     assert shown["relations", "dictionary"] == ("1.0 / 1.0", "1.0 / 1.0", "–")
     assert shown["entities", "dictionary"] == ("1.0 / 1.0", "1.0 / 1.0", "1.0 / 1.0")
-    page = render_report(read_run(tmp_path / "run"))
-    assert "bare" in page
+    run = read_run(tmp_path / "run")
+    assert render_report(run)
+    tables = {block.view["task"]: block for block in score_section(run).blocks if view_of(block)}
+    cells = {
+        task: {row.header: [cell.text for cell in row.cells] for row in table.groups[0].rows}
+        for task, table in tables.items()
+    }
+    assert cells["relations"]["dictionary"] == ["1.00", "1.00", "–"]
+    assert cells["entities"]["dictionary"] == ["1.00", "1.00", "1.00"]
+
+
+def view_of(block) -> bool:
+    """Whether it is a table of strict micro F1."""
+    wanted = {"matching": "strict", "average": "micro"}
+    return isinstance(block, Table) and wanted.items() <= block.view.items()

@@ -188,7 +188,9 @@ class RunFolder:
             return f"{self.path} is no run folder: it has no study.yaml"
         if (file.parent / "done.json").is_file():
             return f"{file} is missing; remove the folder {file.parent} and run again"
-        return f"{file} is missing: the run has not come that far"
+        return (
+            f"{file} is missing: the run has not come that far; run the study again on this folder"
+        )
 
     def write_answers(
         self, method: str, cohort: str, answers: Iterable[tuple[Example, str]]
