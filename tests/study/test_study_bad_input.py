@@ -120,6 +120,15 @@ def test_a_new_site_cannot_start_from_a_method_without_a_federated_adapter(tmp_p
     assert not (tmp_path / "run").exists()
 
 
+def test_what_is_wrong_with_a_new_site_is_told_under_its_own_key(tmp_path):
+    new = "{synthetic: {style: icu, train: 2, validation: 1, test: 1}, notes: [1], tasks: [%s]}"
+    bare = new.replace("tasks: [%s]", "annotates: [problem], strip: [problem]")
+    for text, key in ((bare, "strip"), (new % "modifiers", "tasks")):
+        study = study_of(tmp_path, "task.tasks=[entities]", f"new_sites={{later: {text}}}")
+        with pytest.raises(ConfigError, match=rf"^new_sites\.later\.{key}: "):
+            run_study(study, tmp_path / "run")
+
+
 # Notes that may not leave ------------------------------------------------------------------------
 
 

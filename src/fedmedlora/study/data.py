@@ -114,9 +114,10 @@ def first_notes(site: SiteData, count: int, *, seed: int) -> SiteData:
 def _load_site(
     name: str, site: Site, study: Study, *, scheme: Scheme
 ) -> tuple[SiteData, CohortData]:
+    place = f"{'new_sites' if isinstance(site, NewSite) else 'sites'}.{name}"
     splits = _read_site(name, site, root=Path(study.root))
     check_splits(splits)
-    covers = _coverage(name, site, splits["train"], scheme=scheme)
+    covers = _coverage(place, site, splits["train"], scheme=scheme)
     drawn = {
         split: _draw(_data_seed(study), documents, getattr(site.sample, split), name, split)
         for split, documents in splits.items()
@@ -124,7 +125,7 @@ def _load_site(
     # A new site's few notes may lack a type that its annotators do mark.
     kept = (covers & observed_types(splits["train"])) - set(site.strip)
     if not kept:
-        raise ConfigError(f"sites.{name}.strip: nothing that it annotates is left")
+        raise ConfigError(f"{place}.strip: nothing that it annotates is left")
     train, validation = (
         tuple(strip_types(document, frozenset(site.strip)) for document in drawn[split])
         for split in ("train", "validation")
@@ -133,7 +134,7 @@ def _load_site(
     if site.tasks is not None:
         tasks = tuple(task for task in tasks if task in site.tasks)
         if not tasks:
-            raise ConfigError(f"sites.{name}.tasks: none of them is a task of the study")
+            raise ConfigError(f"{place}.tasks: none of them is a task of the study")
     made = SiteData(name, train, validation, kept, tasks)
     return made, CohortData(name, drawn["test"], covers)
 
@@ -254,7 +255,7 @@ def _read_cohort(name: str, cohort: Cohort, study: Study, *, scheme: Scheme) -> 
 
 
 def _coverage(
-    name: str, site: Site, train: Sequence[Document], *, scheme: Scheme
+    place: str, site: Site, train: Sequence[Document], *, scheme: Scheme
 ) -> frozenset[str]:
     observed = observed_types(train) & set(scheme.types)
     covers = covered(site.annotates)
@@ -263,11 +264,11 @@ def _coverage(
     missing = [] if isinstance(site, NewSite) else sorted(covers - observed)
     if missing:
         raise ConfigError(
-            f"sites.{name}.annotates: {', '.join(missing)} never occurs in its training notes; a "
+            f"{place}.annotates: {', '.join(missing)} never occurs in its training notes; a "
             "type that nobody marked must not be asked for: leave it out or say none"
         )
     if not covers:
-        raise ConfigError(f"sites.{name}: no annotation of any type of the scheme")
+        raise ConfigError(f"{place}: no annotation of any type of the scheme")
     return covers
 
 
