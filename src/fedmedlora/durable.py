@@ -16,6 +16,8 @@ from fedmedlora.errors import RunError
 def new_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder that takes ``folder``'s place when the block ends well.
 
+    What a killed process leaves of it, ``clear_leftovers`` clears away.
+
     Raises:
         RunError: an ``OSError`` happened; the temporary folder is removed, ``folder`` is as before.
     """
@@ -27,8 +29,12 @@ def new_folder(folder: Path) -> Iterator[Path]:
         if folder.exists():
             old = fresh.with_suffix(".old")
             folder.replace(old)
-            fresh.replace(folder)
-            shutil.rmtree(old)
+            try:
+                fresh.replace(folder)
+            except BaseException:
+                old.replace(folder)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
         else:
             fresh.replace(folder)
         _sync_folder(folder.parent)
@@ -38,6 +44,23 @@ def new_folder(folder: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def clear_leftovers(root: Path) -> None:
+    """Clear away what killed processes left anywhere in ``root``, where nobody writes now.
+
+    A folder that was just being replaced is put back; it is never lost.
+    """
+    for old in list(root.rglob(".*.old")):
+        folder = old.with_name(old.name[1:].rsplit(".", 2)[0])
+        if not folder.exists():
+            old.replace(folder)
+    for pattern in (".*.old", ".*.tmp", ".*.partial"):
+        for left in list(root.rglob(pattern)):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -303,6 +303,22 @@ def test_resuming_a_finished_run_trains_nothing(tmp_path):
     assert workers["north"].rounds == []
 
 
+def test_the_last_round_is_told_again_on_resuming(tmp_path):
+    def ended(record, adapter):
+        if record.round == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, rounds=3, method="fedex-lora", on_round=ended)
+    told = []
+    run(tmp_path, rounds=3, method="fedex-lora", resume=True,
+        on_round=lambda record, adapter: told.append((record.round, adapter.sha256)))  # fmt: skip
+    whole = []
+    run(tmp_path / "whole", rounds=3, method="fedex-lora",
+        on_round=lambda record, adapter: whole.append((record.round, adapter.sha256)))  # fmt: skip
+    assert told == whole[1:]
+
+
 def test_more_rounds_may_be_asked_for_on_resuming(tmp_path):
     run(tmp_path, rounds=1)
     more = run(tmp_path, rounds=3, resume=True)

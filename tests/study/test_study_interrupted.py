@@ -95,6 +95,42 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
         assert [path.name for path in folder.path.rglob(".*")] == [".lock"]
 
 
+def test_a_run_killed_while_it_wrote_its_first_file_can_be_started_again(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    (folder.path / ".0123.partial").write_text("name: t")
+    folder.begin(study_of(tmp_path))
+    with folder.alone():
+        assert {path.name for path in folder.path.iterdir()} == {
+            ".lock", "study.yaml", "versions.json"
+        }  # fmt: skip
+
+
+def test_a_round_is_scored_even_if_the_run_ended_after_its_checkpoint(tmp_path, monkeypatch):
+    from fedmedlora.study import method_run
+
+    settings = (*ONE_SITE, "evaluation.by_round=true")
+    run_study(study_of(tmp_path, *settings), tmp_path / "whole")
+    study, out = study_of(tmp_path, *settings), tmp_path / "run"
+    score = method_run.score_round
+    for ending in (1, 2):
+
+        def ended(*arguments, number, ending=ending, **more):
+            if number == ending:
+                raise KeyboardInterrupt
+            return score(*arguments, number=number, **more)
+
+        monkeypatch.setattr(method_run, "score_round", ended)
+        with pytest.raises(KeyboardInterrupt):
+            run_study(study, out)
+        assert (out / "federation" / METHOD / f"round-000{ending}").is_dir()
+    monkeypatch.undo()
+    run_study(study, out)
+    name = "validation_rounds.json"
+    assert {row["round"] for row in json.loads((out / name).read_text())} == {1, 2}
+    assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 def test_a_disk_that_refuses_an_answer_fails_the_run_and_says_how_to_go_on(tmp_path):
     (tmp_path / "answers").write_text("in the way")
     with pytest.raises(RunError, match=r"answers.*cannot be written.*goes on from there"):

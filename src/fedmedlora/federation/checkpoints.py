@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmedlora.aggregation.methods import ServerState
-from fedmedlora.durable import new_folder, write_bytes
+from fedmedlora.durable import clear_leftovers, new_folder, write_bytes
 from fedmedlora.errors import AdapterError, RunError
 from fedmedlora.federation.plan import FederationPlan, RoundRecord
 from fedmedlora.model.adapter import Adapter, check_same_lineage, sha256_of
@@ -83,8 +83,7 @@ def resume(folder: Path, plan: FederationPlan, initial: Adapter) -> Progress:
     """
     if not (folder / PLAN_FILE).exists():
         return begin(folder, plan, initial)
-    for left in folder.glob(".*.tmp"):
-        shutil.rmtree(left, ignore_errors=True)
+    clear_leftovers(folder)
     _check_same_plan(folder / PLAN_FILE, plan, initial)
     records: list[RoundRecord] = []
     state, broken = ServerState(initial.tensors), []

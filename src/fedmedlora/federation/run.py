@@ -69,7 +69,8 @@ def run_federation(
         engine: "in-process", or "flower" for Flower's simulation.
         server_losses: scores candidate adapters, mean loss a token each; needed by Fed-MedLoRA+
             with validation at the server.
-        on_round: told of every complete round, after its checkpoint.
+        on_round: told of every complete round, after its checkpoint; when a run goes on, first of
+            the last one again: it may have been killed between the two.
         on_event: told of progress.
         resume: go on after the last complete round in ``folder``.
 
@@ -101,6 +102,8 @@ def run_federation(
         on_round=on_round,
         on_event=on_event,
     )
+    if progress.records and on_round is not None:
+        on_round(progress.records[-1], strategy.model.adapter)
     left = plan.rounds - len(progress.records)
     if left > 0:
         desk = Desk(plan.sites, workers, logs=folder.resolve() / "site-logs")

@@ -102,7 +102,7 @@ class MethodRunner:
 
         Args:
             arm: of a trained kind.
-            on_round: told of every round that is made now.
+            on_round: told of every round that is made now, and of the last one before.
         """
         study = arm.study
         sites = self.sites(arm)

@@ -18,7 +18,6 @@ federation/.first-rounds/                       until the run is complete: what 
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -31,6 +30,7 @@ import yaml
 from fedmedlora.config import Study, check_study
 from fedmedlora.corpus.files import write_text
 from fedmedlora.corpus.jsonl import as_record
+from fedmedlora.durable import clear_leftovers
 from fedmedlora.errors import ConfigError, DataError, RunError
 from fedmedlora.schema import Document
 from fedmedlora.strict_yaml import load_yaml
@@ -87,7 +87,11 @@ class RunFolder:
                     f"{self.path} holds a run of another study (it differs in "
                     f"{', '.join(changed)}); give another --out, or remove the folder"
                 )
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif self.path.is_dir() and not all(
+            # Of a run that was killed while it wrote the very first file.
+            path.match(".*.partial")
+            for path in self.path.iterdir()
+        ):
             raise RunError(f"{self.path} is not empty and holds no run; give another --out")
 
     @contextmanager
@@ -115,11 +119,7 @@ class RunFolder:
                 except OSError:
                     pass  # a file system without locks: nothing can be known
             # What a killed process left: nobody else writes here now.
-            for left in [*self.path.rglob(".*.partial"), *self.path.rglob(".*.tmp")]:
-                if left.is_dir():
-                    shutil.rmtree(left, ignore_errors=True)
-                else:
-                    left.unlink(missing_ok=True)
+            clear_leftovers(self.path)
             yield
 
     def _holds_work(self) -> bool:
