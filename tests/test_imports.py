@@ -299,6 +299,10 @@ def test_what_needs_no_model_loads_none_however_indirectly():
     assert not loaded_after(names) & HEAVY
 
 
+def test_scores_are_made_again_and_shown_without_a_model():
+    assert not loaded_after([f"{PACKAGE}.study.rescoring", f"{PACKAGE}.study.tables"]) & HEAVY
+
+
 def test_asking_an_api_model_loads_no_model_of_our_own():
     assert not loaded_after([f"{PACKAGE}.model.chat"]) & HEAVY
 

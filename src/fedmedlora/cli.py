@@ -252,7 +252,7 @@ def rescore(
     """Score a run again from its saved answers, without a model.
 
     One row alone leaves the comparisons between methods as they were."""
-    from fedmedlora.study.run import rescore as rescore_run
+    from fedmedlora.study.rescoring import rescore as rescore_run
     from fedmedlora.study.tables import study_tables
 
     unfinished = rescore_run(out, method=method)

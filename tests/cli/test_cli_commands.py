@@ -59,8 +59,11 @@ class FakeStudies:
 def studies(monkeypatch):
     fake = FakeStudies()
     module = types.ModuleType("fedmedlora.study.run")
-    module.run_study, module.rescore = fake.run_study, fake.rescore
+    module.run_study = fake.run_study
     monkeypatch.setitem(sys.modules, "fedmedlora.study.run", module)
+    rescoring = types.ModuleType("fedmedlora.study.rescoring")
+    rescoring.rescore = fake.rescore
+    monkeypatch.setitem(sys.modules, "fedmedlora.study.rescoring", rescoring)
     tables = types.ModuleType("fedmedlora.study.tables")
     tables.study_tables = fake.study_tables
     monkeypatch.setitem(sys.modules, "fedmedlora.study.tables", tables)

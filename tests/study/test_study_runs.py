@@ -12,7 +12,8 @@ from fedmedlora.model.adapter_files import read_adapter
 from fedmedlora.model.backbone import embedded_folder
 from fedmedlora.study.arms import study_arms
 from fedmedlora.study.methods import first_rounds_of
-from fedmedlora.study.run import rescore, run_study
+from fedmedlora.study.rescoring import rescore
+from fedmedlora.study.run import run_study
 from fedmedlora.study.tables import study_tables
 
 TEXT = """

@@ -10,7 +10,8 @@ from fedmedlora.errors import ConfigError, RunError
 from fedmedlora.model.adapter_files import read_adapter
 from fedmedlora.study.arms import study_arms
 from fedmedlora.study.data import first_notes, load_data
-from fedmedlora.study.run import rescore, run_study
+from fedmedlora.study.rescoring import rescore
+from fedmedlora.study.run import run_study
 from fedmedlora.study.run_folder import RunFolder
 from fedmedlora.study.tables import study_tables
 from fedmedlora.study.variants import main_study

@@ -81,12 +81,12 @@ def learn_dictionary(
     if not 0 < precision <= 1:
         raise ConfigError(f"the dictionary's precision is {precision}; it must be in (0, 1]")
     documents = list(documents)
-    return Dictionary(
-        mains=_learn(documents, types=frozenset(scheme.mains), covers=covers, precision=precision),
-        modifiers=_learn(
-            documents, types=frozenset(scheme.modifiers), covers=covers, precision=precision
-        ),
+    words = [_words(document.text) for document in documents]
+    mains, modifiers = (
+        _learn(documents, words, types=frozenset(types), covers=covers, precision=precision)
+        for types in (scheme.mains, scheme.modifiers)
     )
+    return Dictionary(mains, modifiers)
 
 
 def predict_entities(
@@ -159,12 +159,12 @@ def predict_modifiers(
 
 def _learn(
     documents: Sequence[Document],
+    everything: Sequence[Sequence[Word]],
     *,
     types: frozenset[str],
     covers: frozenset[str] | None,
     precision: float,
 ) -> Lexicon:
-    everything = [_words(document.text) for document in documents]
     labels: list[dict[tuple[int, int], set[str]]] = []
     candidates: dict[Mention, set[str]] = {}
     asked = [_asked(document, types=types, covers=covers) for document in documents]

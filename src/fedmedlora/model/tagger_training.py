@@ -20,7 +20,7 @@ from fedmedlora.errors import AdapterError, ConfigError, DataError
 from fedmedlora.model.bio import IGNORED, OUTSIDE
 from fedmedlora.model.tagger import Tagger, load_state, state_of
 from fedmedlora.model.tagger_answers import Padded, logits_of, pad_rows
-from fedmedlora.model.tagging import TagRow
+from fedmedlora.model.tagging import TagRow, tagger_tasks
 from fedmedlora.model.training import OnStep, TrainingOutcome, length_order
 from fedmedlora.tasks.settings import TASKS, TaskSettings
 
@@ -68,9 +68,7 @@ class TaggerSettings:
 
     def tasks(self, names: tuple[str, ...] = TASKS) -> TaskSettings:
         """How documents become the examples of a tagger: one head marked at a time."""
-        return TaskSettings(
-            tasks=names, window_words=self.window_words, heads="marked", prompt="compact"
-        )
+        return tagger_tasks(self.window_words, names)
 
 
 def tagging_loss(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, int]:

@@ -18,9 +18,15 @@ from fedmedlora.tasks.answer import read_answer
 from fedmedlora.tasks.example import Example
 from fedmedlora.tasks.markup import Mark, opening_tag, write_marks
 from fedmedlora.tasks.parse import parse_opening
+from fedmedlora.tasks.settings import TASKS, TaskSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+def tagger_tasks(window_words: int, names: tuple[str, ...] = TASKS) -> TaskSettings:
+    """How documents become the examples of a tagger: one head marked at a time."""
+    return TaskSettings(tasks=names, window_words=window_words, heads="marked", prompt="compact")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,8 @@ from fedmedlora.schema import Scheme
 from fedmedlora.study.arms import Arm
 from fedmedlora.study.benches import Base, Rows, questions_about
 from fedmedlora.study.data import SiteData, StudyData, asked_of
+from fedmedlora.study.task_settings import task_settings
 from fedmedlora.tasks.example import Example
-from fedmedlora.tasks.settings import TaskSettings
 
 #: Merging the adapter into a copy of the weights makes decoding faster where a copy is cheap.
 _MERGE_BELOW = 200_000_000
@@ -164,11 +164,6 @@ def _decodable(bench: Workbench) -> Any:
     if backbone.precision == "fp32" and small:
         return copy.deepcopy(bench.model).merge_and_unload().eval()
     return bench.model.eval()
-
-
-def task_settings(study: Study) -> TaskSettings:
-    """The study's task section as the tasks take it."""
-    return TaskSettings(**study.task.model_dump())
 
 
 def training_settings(arm: Arm) -> TrainingSettings:

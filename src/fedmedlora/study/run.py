@@ -20,12 +20,12 @@ from fedmedlora.progress import OnEvent
 from fedmedlora.study.api_method import check_arms
 from fedmedlora.study.arms import Arm, study_arms
 from fedmedlora.study.data import StudyData, load_data
-from fedmedlora.study.lora_bench import task_settings
 from fedmedlora.study.method_run import run_method
 from fedmedlora.study.methods import MethodRunner, first_rounds_of
 from fedmedlora.study.processes import Job, run_side_by_side
 from fedmedlora.study.run_folder import RunFolder
 from fedmedlora.study.scoring import Scored, pool_seeds, score_run
+from fedmedlora.study.task_settings import task_settings
 from fedmedlora.study.variants import further_runs, main_study
 from fedmedlora.tasks.build import build_examples
 
@@ -185,50 +185,3 @@ def _collect_rounds(folder: RunFolder, arms: Sequence[Arm]) -> None:
         curves += done.get("validation_rounds", [])
     folder.write("rounds.jsonl", "".join(line + "\n" for line in lines))
     folder.write_json("validation_rounds.json", curves)
-
-
-def rescore(out: Path, *, method: str | None = None) -> list[str]:
-    """Score a run again from its raw answers, and its further runs; no model is needed.
-
-    Args:
-        out: the run folder.
-        method: the label of one arm, whose scores alone are made again; comparisons and the mean
-            over seeds, which need the others' too, stay as they are.
-
-    Returns:
-        Names of further runs that are not finished and were left alone; of seeds, the mean is then
-        left alone as well.
-
-    Raises:
-        RunError: answers are missing or do not fit the data.
-        ConfigError: the study has no such method.
-    """
-    folder = RunFolder(out)
-    study = folder.study()
-    scored = {study.seed: score_run(folder, study, load_data(study), only=method)}
-    if method is not None:
-        return []
-    unfinished = []
-    all_seeds = True
-    for record in folder.further_runs():
-        one = RunFolder(out / str(record["folder"]))
-        again = _finished_study(one)
-        if again is None:
-            unfinished.append(str(record["name"]))
-            all_seeds &= record["kind"] != "seeds"
-            continue
-        result = score_run(one, again, load_data(again))
-        if record["kind"] == "seeds":
-            scored[again.seed] = result
-    if len(scored) > 1 and all_seeds:
-        folder.write_json("seeds.json", pool_seeds(scored))
-    return unfinished
-
-
-def _finished_study(folder: RunFolder) -> Study | None:
-    """The study of a run all of whose arms are done, or None."""
-    if not (folder.path / "study.yaml").is_file():
-        return None
-    study = folder.study()
-    asked = [arm for arm in study_arms(study) if arm.kind != "dictionary"]
-    return study if all(folder.done(arm.label) for arm in asked) else None

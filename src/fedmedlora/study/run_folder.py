@@ -29,7 +29,7 @@ import yaml
 
 from fedmedlora.config import Study, check_study
 from fedmedlora.corpus.files import write_text
-from fedmedlora.corpus.jsonl import as_record
+from fedmedlora.corpus.jsonl import as_record, read_jsonl
 from fedmedlora.durable import clear_leftovers
 from fedmedlora.errors import ConfigError, DataError, RunError
 from fedmedlora.schema import Document
@@ -231,6 +231,20 @@ class RunFolder:
                 f"{missing[0]!r}: the data or the task changed since"
             )
         return [(example, by_id[example.id]) for example in examples]
+
+    def read_gold(self, cohort: str) -> list[Document]:
+        """The documents that answers about a cohort are scored against.
+
+        Raises:
+            RunError: they are missing or broken.
+        """
+        file = self.path / "gold" / f"{cohort}.jsonl"
+        if not file.is_file():
+            raise RunError(self._missing(file))
+        try:
+            return read_jsonl(file)
+        except DataError as error:
+            raise RunError(f"{error}; remove it and run again") from error
 
     def write_predictions(
         self, method: str, task: str, cohort: str, documents: Iterable[Document]

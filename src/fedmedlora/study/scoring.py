@@ -21,10 +21,10 @@ from fedmedlora.evaluation.tally import MATCHINGS, Tally, pool_tallies, tally_do
 from fedmedlora.schema import Document, Scheme
 from fedmedlora.study.arms import Arm, study_arms
 from fedmedlora.study.data import CohortData, StudyData, with_covers
-from fedmedlora.study.lora_bench import task_settings
 from fedmedlora.study.run_folder import RunFolder
-from fedmedlora.study.tagger_bench import tagger_task_settings
+from fedmedlora.study.task_settings import tagger_task_settings, task_settings
 from fedmedlora.tasks.build import build_examples
+from fedmedlora.tasks.example import Example
 from fedmedlora.tasks.reading import predict_documents
 
 #: Label -> task of the study -> cohort ("all" among them, if it was asked about all) -> counts.
@@ -63,8 +63,9 @@ def score_run(
     records: dict[str, list[dict[str, Any]]] = {}
     readings: dict[str, Any] = {}
     scored: dict[str, dict[str, dict[str, Tally]]] = {}
+    asked: dict[tuple[bool, str], list[Example]] = {}
     for arm in chosen:
-        predicted = _predict(arm, study, data, folder)
+        predicted = _predict(arm, study, data, folder, asked)
         if arm.kind != "dictionary":
             readings[arm.label] = predicted.counts
         for task, by_cohort in predicted.documents.items():
@@ -105,7 +106,14 @@ def _replace_scores(
     folder.write_json("scores.json", rows)
 
 
-def _predict(arm: Arm, study: Study, data: StudyData, folder: RunFolder) -> _Predicted:
+def _predict(
+    arm: Arm,
+    study: Study,
+    data: StudyData,
+    folder: RunFolder,
+    asked: dict[tuple[bool, str], list[Example]],
+) -> _Predicted:
+    """``asked``: the examples of each kind of model and cohort; what is missing is added."""
     cohorts = [cohort for cohort in data.cohorts if arm.answers(cohort.name)]
     if arm.kind == "dictionary":
         return _look_up(arm, cohorts, study, data)
@@ -113,10 +121,12 @@ def _predict(arm: Arm, study: Study, data: StudyData, folder: RunFolder) -> _Pre
     settings = tagger_task_settings(study) if arm.is_tagger else task_settings(study)
     found = _Predicted({task: {} for task in settings.tasks}, {})
     for cohort in cohorts:
-        examples, _ = build_examples(
-            cohort.documents, covers=cohort.covers, scheme=scheme, settings=settings
-        )
-        answers = folder.read_answers(arm.label, cohort.name, examples)
+        key = arm.is_tagger, cohort.name
+        if key not in asked:
+            asked[key], _ = build_examples(
+                cohort.documents, covers=cohort.covers, scheme=scheme, settings=settings
+            )
+        answers = folder.read_answers(arm.label, cohort.name, asked[key])
         read = predict_documents(cohort.documents, answers, scheme=scheme, tasks=settings.tasks)
         for task in settings.tasks:
             found.documents[task][cohort.name] = read[task].documents

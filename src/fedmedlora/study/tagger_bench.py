@@ -17,8 +17,8 @@ from fedmedlora.model.tagger_training import TaggerSettings
 from fedmedlora.study.arms import Arm
 from fedmedlora.study.benches import Base, Rows, questions_about
 from fedmedlora.study.data import SiteData, StudyData, asked_of
+from fedmedlora.study.task_settings import tagger_task_settings
 from fedmedlora.tasks.example import Example
-from fedmedlora.tasks.settings import TaskSettings
 
 
 class TaggerBench:
@@ -128,8 +128,3 @@ class TaggerBench:
 def tagger_settings(study: Study) -> TaggerSettings:
     """The study's encoder section as the training takes it."""
     return TaggerSettings(**study.encoder.model_dump(exclude={"name", "open_bias", "open_biases"}))
-
-
-def tagger_task_settings(study: Study) -> TaskSettings:
-    """How documents become a tagger's examples."""
-    return tagger_settings(study).tasks(study.task.tasks)

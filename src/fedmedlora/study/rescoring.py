@@ -1,0 +1,90 @@
+"""A run folder's raw answers in, its scores made again out: neither a model nor torch is needed.
+
+Scored is against the run's own copy of gold: of the study's files, only dictionaries need the
+training notes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from fedmedlora.config import Study
+from fedmedlora.errors import RunError
+from fedmedlora.study.arms import study_arms
+from fedmedlora.study.data import CohortData, StudyData, load_data
+from fedmedlora.study.run_folder import RunFolder
+from fedmedlora.study.scoring import Scored, pool_seeds, score_run
+
+
+def rescore(out: Path, *, method: str | None = None) -> list[str]:
+    """Score a run again from its raw answers, and its further runs.
+
+    Args:
+        out: the run folder.
+        method: the label of one arm, whose scores alone are made again; comparisons and the mean
+            over seeds, which need the others' too, stay as they are.
+
+    Returns:
+        Names of further runs that are not finished and were left alone; of seeds, the mean is then
+        left alone as well.
+
+    Raises:
+        RunError: answers or gold are missing, or do not fit each other.
+        ConfigError: the study has no such method.
+        DataError: training notes that a dictionary needs cannot be read.
+    """
+    folder = RunFolder(out)
+    study = folder.study()
+    scored = {study.seed: _score(folder, study, only=method)}
+    if method is not None:
+        return []
+    unfinished = []
+    all_seeds = True
+    for record in folder.further_runs():
+        one = RunFolder(out / str(record["folder"]))
+        again = _finished_study(one)
+        if again is None:
+            unfinished.append(str(record["name"]))
+            all_seeds &= record["kind"] != "seeds"
+            continue
+        result = _score(one, again)
+        if record["kind"] == "seeds":
+            scored[again.seed] = result
+    if len(scored) > 1 and all_seeds:
+        folder.write_json("seeds.json", pool_seeds(scored))
+    return unfinished
+
+
+def _finished_study(folder: RunFolder) -> Study | None:
+    """The study of a run all of whose arms are done, or None."""
+    if not (folder.path / "study.yaml").is_file():
+        return None
+    study = folder.study()
+    asked = [arm for arm in study_arms(study) if arm.kind != "dictionary"]
+    return study if all(folder.done(arm.label) for arm in asked) else None
+
+
+def _score(folder: RunFolder, study: Study, *, only: str | None = None) -> Scored:
+    arms = [arm for arm in study_arms(study) if only in (None, arm.label)]
+    data = StudyData(sites=(), cohorts=read_cohorts(folder))
+    if any(arm.kind == "dictionary" for arm in arms):
+        data = replace(load_data(study), cohorts=data.cohorts)
+    return score_run(folder, study, data, only=only)
+
+
+def read_cohorts(folder: RunFolder) -> tuple[CohortData, ...]:
+    """The cohorts that a run was asked about, from its own gold and data.json.
+
+    Raises:
+        RunError: a file is missing or broken.
+    """
+    content = folder.read_json("data.json")
+    try:
+        covers = {name: frozenset(told["covers"]) for name, told in content["cohorts"].items()}
+    except (TypeError, KeyError, AttributeError) as error:
+        file = folder.path / "data.json"
+        raise RunError(f"{file} is not what a run writes there; run the study again") from error
+    return tuple(
+        CohortData(name, tuple(folder.read_gold(name)), types) for name, types in covers.items()
+    )
