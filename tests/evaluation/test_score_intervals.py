@@ -166,6 +166,17 @@ def test_pairing_makes_the_interval_of_a_difference_narrower_than_two_of_their_o
     assert paired.high - paired.low < (single.high - single.low) / 2
 
 
+def test_what_was_drawn_for_one_comparison_is_right_for_the_next():
+    gold, half = half_right(30)
+    _, most = half_right(30, wrong=3)
+    first, second, perfect = tally(gold, half), tally(gold, most), tally(gold, gold)
+    for seed in (3, 4):
+        compare_tallies(first, perfect, Bootstrap(seed=seed))
+        afresh = compare_tallies(tally(gold, half), tally(gold, most), Bootstrap(seed=seed))
+        assert compare_tallies(first, second, Bootstrap(seed=seed)) == afresh
+        assert compare_tallies(second, perfect, Bootstrap(seed=seed)) != afresh
+
+
 def test_methods_on_other_documents_or_other_gold_are_not_compared():
     gold, predicted = half_right(4)
     with pytest.raises(DataError, match="same documents"):

@@ -92,6 +92,29 @@ def test_scores_can_be_made_again_without_a_model(run, monkeypatch):
     assert (run / "scores.json").read_bytes() == before
 
 
+def test_a_row_is_scored_again_from_the_run_folder_alone(run, monkeypatch):
+    before = (run / "scores.json").read_bytes()
+    monkeypatch.setattr("fedmedlora.study.rescoring.load_data", None)
+    rescore(run, method="fed-medlora")
+    assert (run / "scores.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("gold/icu.jsonl", None, "is missing"),
+        ("gold/icu.jsonl", "{", "remove it and run again"),
+        ("data.json", '{"cohorts": []}', "not what a run writes there"),
+    ],
+)
+def test_a_run_without_its_gold_is_not_scored_again(run, tmp_path, name, content, says):
+    shutil.copytree(run, tmp_path / "run")
+    file = tmp_path / "run" / name
+    file.unlink() if content is None else file.write_text(content)
+    with pytest.raises(RunError, match=rf"{file.name}.*{says}"):
+        rescore(tmp_path / "run", method="fed-medlora")
+
+
 def test_the_tables_name_every_method(run):
     scores, traffic = study_tables(run)
     assert {row[1] for row in scores.rows} == {

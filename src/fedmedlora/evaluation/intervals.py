@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -180,6 +181,9 @@ def draw_weights(strata: tuple[int, ...], bootstrap: Bootstrap) -> Iterator[NDAr
         yield np.bincount(flat.ravel(), minlength=count * size).reshape(count, size).astype(float)
 
 
+# A method is compared with many others, one after the other: its own draws are made once. Few are
+# kept, for they are a thousand times what a tally is.
+@lru_cache(maxsize=16)
 def _resample_f1(tally: TaskTally, bootstrap: Bootstrap) -> tuple[list[Line], NDArray[np.float64]]:
     """Every line's F1 in every draw: (draws, lines), NaN for 0 / 0."""
     flat = _flat(tally)

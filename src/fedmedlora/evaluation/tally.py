@@ -31,9 +31,9 @@ PREDICTED, GOLD = 2, 3
 Item = tuple[str, str | None, Place]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TaskTally:
-    """The counts of one task, a document at a time.
+    """The counts of one task, a document at a time. Equal to itself alone.
 
     Attributes:
         documents: ids, in the order of the gold documents.
