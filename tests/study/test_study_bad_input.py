@@ -16,7 +16,8 @@ from fedmedlora.report.page import render_report
 from fedmedlora.report.run import read_run
 from fedmedlora.report.scores import score_section
 from fedmedlora.schema import Document, Entity, Relation
-from fedmedlora.study.run import rescore, run_study
+from fedmedlora.study.rescoring import rescore
+from fedmedlora.study.run import run_study
 from fedmedlora.study.tables import study_tables
 
 TEXT = """
