@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from fedmedlora.config import Study, covered
@@ -96,9 +97,22 @@ def load_data(study: Study) -> StudyData:
     server = (
         ()
         if study.server_validation is None
-        else tuple(read_documents(Path(study.root) / study.server_validation))
+        else tuple(_read_once(Path(study.root) / study.server_validation))
     )
     return StudyData(tuple(sites), tuple(cohorts), tuple(new_sites), server)
+
+
+def _read_once(path: Path) -> tuple[Document, ...]:
+    """The documents of a file or folder; the runs of one study share those of a file."""
+    if not path.is_file():
+        return tuple(read_documents(path))
+    status = path.stat()
+    return _read_file(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=64)
+def _read_file(path: Path, changed: int, size: int) -> tuple[Document, ...]:
+    return tuple(read_documents(path))
 
 
 def first_notes(site: SiteData, count: int, *, seed: int) -> SiteData:
@@ -238,7 +252,7 @@ def _read_site(name: str, site: Site, *, root: Path) -> Mapping[str, Sequence[Do
     files = {"train": site.train, "validation": site.validation, "test": site.test}
     splits = {}
     for split, file in files.items():
-        documents = read_documents(root / str(file))
+        documents = _read_once(root / str(file))
         if not documents:
             raise DataError(f"site {name!r} has no {split} notes", path=root / str(file))
         splits[split] = documents
@@ -246,7 +260,7 @@ def _read_site(name: str, site: Site, *, root: Path) -> Mapping[str, Sequence[Do
 
 
 def _read_cohort(name: str, cohort: Cohort, study: Study, *, scheme: Scheme) -> CohortData:
-    documents = read_documents(Path(study.root) / cohort.test)
+    documents = _read_once(Path(study.root) / cohort.test)
     covers = covered(cohort.annotates)
     if covers is None:
         covers = observed_types(documents) & set(scheme.types)
