@@ -17,8 +17,8 @@ from pathlib import Path
 from fedmedlora.config import load_study
 from fedmedlora.progress import quiet_libraries
 from fedmedlora.study.arms import study_arms
+from fedmedlora.study.by_round import score_round
 from fedmedlora.study.data import load_data
-from fedmedlora.study.method_run import score_round
 from fedmedlora.study.methods import MethodRunner
 
 

@@ -13,28 +13,23 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from fedmedlora.config_base import Name, Place, Section
+from fedmedlora.config_data import Cohort, NewSite, PartitionConfig, Site
 from fedmedlora.config_sections import (
     AdaptationConfig,
     AdapterConfig,
     ApiConfig,
     BackboneConfig,
-    Cohort,
     DecodingConfig,
     EncoderConfig,
     EvaluationConfig,
     FederationConfig,
     FewShotConfig,
     MethodEntry,
-    Name,
-    NewSite,
-    PartitionConfig,
-    Place,
     ReportConfig,
     RuntimeConfig,
     ScalingConfig,
     SchemeConfig,
-    Section,
-    Site,
     TaskConfig,
     TrainingConfig,
     Variant,

@@ -1,18 +1,13 @@
-"""The sections of a study file, as pydantic models; ``config`` puts them together."""
+"""What a study does with its notes: methods and the sections of settings, as pydantic models."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-Coverage = Literal["exhaustive", "partial", "none"]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
-Positive = Annotated[int, Field(ge=1)]
-Place = Annotated[str, Field(min_length=1)]
-Rank = Annotated[int, Field(ge=1, le=4096)]
-TaskName = Literal["entities", "modifiers"]
+from fedmedlora.config_base import Label, Positive, Rank, Section, TaskName, each_once
+
 Method = Literal[
     "zero-shot",
     "few-shot",
@@ -45,134 +40,6 @@ METHOD_SECTIONS = (
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-def each_once(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names, or ValueError for one that is there twice."""
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{name} is named twice")
-    return names
-
-
-def _may_be_bool(annotation: Any) -> bool:
-    return annotation is bool or bool in get_args(annotation)
-
-
-class Section(BaseModel):
-    """What every section has: unknown keys and true or false for a number are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_truth_for_a_number(cls, content: Any) -> Any:
-        for name, value in content.items() if isinstance(content, dict) else ():
-            field = cls.model_fields.get(name) if isinstance(name, str) else None
-            if isinstance(value, bool) and field is not None and not _may_be_bool(field.annotation):
-                raise ValueError(f"{name} cannot be true or false (yes, no, on and off are these)")
-        return content
-
-
-class SyntheticData(Section):
-    """Notes made by ``corpus.synthetic``: how many of each split."""
-
-    style: Literal["icu", "outpatient", "discharge"]
-    train: Positive
-    validation: Positive
-    test: Positive
-    seed: int = 1
-
-
-class Sample(Section):
-    """How many documents of each split to use, drawn by the study's seed; None is all."""
-
-    train: Positive | None = None
-    validation: Positive | None = None
-    test: Positive | None = None
-
-
-class Cohort(Section):
-    """Notes to be scored on that no site trains on: an external cohort, or a new site's."""
-
-    test: Place
-    annotates: dict[str, Coverage] | list[str] | None = None
-    sample: Sample = Sample()
-
-
-class SiteAdapter(Section):
-    """A rank of a site's own, at most the study's; see ``AdapterConfig``."""
-
-    rank: Rank
-    alpha: Annotated[float, Field(gt=0)]
-
-
-class Site(Section):
-    """A site's notes. Its test notes are a cohort of the same name.
-
-    Attributes:
-        train, validation, test: files or folders in any format that ``corpus.read`` knows,
-            relative to the study's ``root``.
-        annotates: type -> exhaustive, partial or none, or a list of the types annotated; by
-            default the types that occur in the training notes.
-        synthetic: instead of files.
-        sample: see ``Sample``.
-        strip: types whose annotation is taken away from the training and validation notes, as if
-            its annotators had never looked for them. Test notes keep theirs.
-        tasks: the study's tasks that this site takes part in; by default all.
-        adapter: rank and alpha of its own, for methods that combine mixed ranks.
-    """
-
-    train: Place | None = None
-    validation: Place | None = None
-    test: Place | None = None
-    synthetic: SyntheticData | None = None
-    annotates: dict[str, Coverage] | list[str] | None = None
-    sample: Sample = Sample()
-    strip: tuple[str, ...] = ()
-    tasks: tuple[TaskName, ...] | None = None
-    adapter: SiteAdapter | None = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Site:
-        files = [self.train, self.validation, self.test]
-        if self.synthetic is None and None in files:
-            raise ValueError("give the files train, validation and test, or synthetic")
-        if self.synthetic is not None and any(files):
-            raise ValueError("give either files or synthetic, not both")
-        return self
-
-
-class NewSite(Site):
-    """A site that did not take part, with a few notes of its own.
-
-    Its test notes are a cohort. Every adapter of ``of`` is trained further on the first n of its
-    training notes, in an order drawn by the seed.
-
-    Attributes:
-        notes: each n.
-        of: the labels of trained methods to start from; by default every federated one.
-        from_scratch: whether to train from nothing on the same notes as well.
-    """
-
-    notes: Annotated[tuple[Positive, ...], Field(min_length=1)]
-    of: tuple[Label, ...] | None = None
-    from_scratch: bool = True
-
-
-class PartitionConfig(Section):
-    """The sites' training and validation notes pooled and shared anew among equal sites.
-
-    Attributes:
-        sites: how many.
-        by: ``even`` deals documents at random, ``group`` keeps groups whole, ``dirichlet`` draws
-            label shares (uneven sites) and keeps groups whole.
-        alpha: of the Dirichlet distribution; small is uneven.
-    """
-
-    sites: Positive
-    by: Literal["even", "group", "dirichlet"] = "even"
-    alpha: Annotated[float, Field(ge=1e-4, le=1e6)] = 0.5
-
-
 class MethodEntry(Section):
     """A method, which may have a label or settings of its own; its name alone will do.
 
@@ -185,7 +52,7 @@ class MethodEntry(Section):
 
     method: Method
     label: Label = ""
-    set: dict[str, Any] = {}
+    set: dict[str, Any] = Field(default={})
     of: Label | None = None
 
     @model_validator(mode="before")
@@ -414,8 +281,8 @@ class SchemeConfig(Section):
     """A study's own scheme, instead of the default one."""
 
     mains: dict[str, str]
-    modifiers: dict[str, str] = {}
-    pairs: dict[str, list[str]] = {}
+    modifiers: dict[str, str] = Field(default={})
+    pairs: dict[str, list[str]] = Field(default={})
 
 
 class RuntimeConfig(Section):

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from fedmedlora.config import Study, check_study
-from fedmedlora.config_sections import Method, MethodEntry, NewSite, Site
+from fedmedlora.config_data import NewSite, Site
+from fedmedlora.config_sections import Method, MethodEntry
 from fedmedlora.study.arms import study_arms
 from fedmedlora.study.variants import further_runs
 

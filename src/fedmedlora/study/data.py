@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from fedmedlora.config import Study, covered
-from fedmedlora.config_sections import Cohort, NewSite, Site
+from fedmedlora.config_data import Cohort, NewSite, Site
 from fedmedlora.corpus.read import check_splits, read_documents
 from fedmedlora.corpus.synthetic import make_sites
 from fedmedlora.errors import ConfigError, DataError
