@@ -124,6 +124,7 @@ def test_every_arm_answers_its_cohorts_and_is_scored(run):
 def test_the_tables_show_every_row(run):
     scores, traffic = study_tables(run)
     assert {row[1] for row in scores.rows} >= {"flexlora", "new-site/discharge/1/scratch"}
+    assert len({row[traffic.headers.index("whole model, bf16")] for row in traffic.rows}) == 1
     assert {row[0] for row in traffic.rows} == {
         "fed-medlora", "fedsa-lora", "fedex-lora", "flexlora"
     }  # fmt: skip

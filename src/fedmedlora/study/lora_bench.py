@@ -45,6 +45,7 @@ class LoraBench:
         self.scheme: Scheme = study.make_scheme()
         self.settings = task_settings(study)
         self._made: tuple[Study, Workbench] | None = None
+        self._parameters = 0
         self._encoded: dict[tuple[object, ...], Rows] = {}
 
     def workbench(self, study: Study) -> Workbench:
@@ -66,6 +67,8 @@ class LoraBench:
             seed=study.seed,
         )
         self._made = (study, bench)
+        # Now: a method with a residual adds layers for it later.
+        self._parameters = int(bench.backbone.model.num_parameters())
         return bench
 
     def base(self, study: Study) -> Base:
@@ -74,7 +77,7 @@ class LoraBench:
         return Base(
             fingerprint=bench.backbone.fingerprint,
             path=bench.backbone.path,
-            parameters=int(bench.backbone.model.num_parameters()),
+            parameters=self._parameters,
             initial=bench.initial,
         )
 
