@@ -1,4 +1,4 @@
-"""Events of a run in, progress on stderr out: a bar for each running method, or a line when done.
+"""Events of a run in, progress on stderr out: a bar for each method, or lines at start and end.
 
 Events are (kind, facts); several methods may run at once, so that theirs interleave:
 ("study", {methods still to be run}), ("method", {method}),
@@ -40,10 +40,10 @@ def quiet_libraries() -> None:
 def show_progress() -> Iterator[OnEvent]:
     """Give a function to tell events to, and show them until the block ends.
 
-    On a terminal: bars. Elsewhere: one line for each method that is done.
+    On a terminal: bars. Elsewhere: a line for each method that begins, and one when it is done.
     """
     if not sys.stderr.isatty():
-        yield _tell_done
+        yield _tell_lines
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -63,10 +63,12 @@ def show_progress() -> Iterator[OnEvent]:
         yield Bars(progress).tell
 
 
-def _tell_done(kind: str, facts: dict[str, object]) -> None:
-    if kind == "method-done":
+def _tell_lines(kind: str, facts: dict[str, object]) -> None:
+    if kind == "method":
+        sys.stderr.write(f"{facts.get('method', '?')}: started\n")
+    elif kind == "method-done":
         sys.stderr.write(f"{done_line(facts)}\n")
-        sys.stderr.flush()
+    sys.stderr.flush()
 
 
 def done_line(facts: dict[str, object]) -> str:

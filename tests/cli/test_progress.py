@@ -82,13 +82,14 @@ def test_unknown_events_are_passed_over():
     assert len(progress.tasks) == 1
 
 
-def test_without_a_terminal_there_is_one_line_for_each_finished_method(capsys):
+def test_without_a_terminal_a_method_has_a_line_at_its_start_and_its_end(capsys):
     with show_progress() as tell:
         tell("study", {"methods": ["zero-shot"]})
+        tell("method", {"method": "zero-shot"})
         tell("decoding", {"method": "zero-shot", "cohort": "icu", "done": 1, "total": 2})
         tell("method-done", {"method": "zero-shot", "seconds": 2.4})
     printed = capsys.readouterr()
-    assert (printed.out, printed.err) == ("", "zero-shot: done in 2 s\n")
+    assert (printed.out, printed.err) == ("", "zero-shot: started\nzero-shot: done in 2 s\n")
 
 
 def test_on_a_terminal_tables_on_stdout_stay_clean(monkeypatch, capsys):
