@@ -132,6 +132,8 @@ def _loss_figures(run: Run) -> Figures | None:
     charts, tables = [], []
     for method in _methods(run):
         rounds = _of(run, method)
+        if len(rounds) == 1:
+            continue  # a point is no curve: adaptation has one round alone
         series = _series(rounds, _loss, names)
         if not series:
             continue
