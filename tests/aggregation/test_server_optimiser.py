@@ -7,6 +7,7 @@ from flwr.serverapp.strategy import FedAdam, FedAvgM
 
 from fedmedlora.aggregation.server_optimiser import ServerOptions, adam_step, momentum_step
 from fedmedlora.errors import ConfigError
+from fedmedlora.federation.flower import TaskIdentity
 
 
 def state(*values):
@@ -42,6 +43,13 @@ def messages(rows):
         request = Message(RecordDict(), dst_node_id=1, message_type="train")
         found.append(Message(content, reply_to=request))
     return found
+
+
+@pytest.fixture(autouse=True)
+def addressed(monkeypatch):
+    """What Flower's messages read to address themselves."""
+    for name in ("run_id", "node_id", "task_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
 
 
 ROUNDS = [[[1.0, -2.0], [3.0, 2.0]], [[2.0, 0.5], [2.0, 0.0]], [[-1.0, 1.0], [0.0, 4.0]]]

@@ -105,6 +105,7 @@ def run_side_by_side(
                 if job.run not in {run for run, _ in undone}:
                     on_run_done(job.run)
         pool.shutdown()
+        _drain(events, on_event)
     except BrokenProcessPool as error:
         _end(pool)
         raise RunError(
@@ -115,7 +116,8 @@ def run_side_by_side(
         _end(pool)
         raise
     finally:
-        _drain(events, on_event)
+        # Not read again after an end by force: a worker that died while it wrote leaves half of an
+        # event, and whoever reads that waits for ever.
         events.close()
 
 
