@@ -46,10 +46,10 @@ def messages(rows):
 
 
 @pytest.fixture(autouse=True)
-def addressed(monkeypatch):
-    """What Flower's messages read to address themselves."""
-    for name in ("run_id", "node_id", "task_id"):
-        monkeypatch.setattr(TaskIdentity, name, 1)
+def addressed():
+    """What Flower's messages read to address themselves; the grid sets it in a federation."""
+    TaskIdentity.run_id = 1
+    TaskIdentity.node_id = TaskIdentity.task_id = 0
 
 
 ROUNDS = [[[1.0, -2.0], [3.0, 2.0]], [[2.0, 0.5], [2.0, 0.0]], [[-1.0, 1.0], [0.0, 4.0]]]
