@@ -215,6 +215,8 @@ def test_no_worker_outlives_the_command(tmp_path, number):
         [sys.executable, "-m", "fedmedlora", "run", str(tmp_path / "study.yaml"),
          "--out", str(out), *more],
         stderr=subprocess.PIPE, start_new_session=True, text=True,
+        # A shell lets what it runs in the background ignore Ctrl-C, and all that comes of it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 120
