@@ -155,7 +155,7 @@ class TrainingConfig(Section):
     max_tokens: Positive = 800
     gradient_checkpointing: bool = False
     objective: Literal["answer", "decisions"] = "answer"
-    round_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    schedule: Literal["round", "run"] = "round"
 
 
 class DecodingConfig(Section):
@@ -174,13 +174,14 @@ class DecodingConfig(Section):
 
 
 class ServerConfig(Section):
-    """See ``aggregation.server_optimiser.ServerOptions``: for fedavgm and fedadam.
+    """See ``aggregation.server_optimiser.ServerOptions``.
 
-    ``learning_rate``: by default 1 for fedavgm and 0.01 for fedadam.
+    ``learning_rate``: by default 1, and 0.01 for fedadam. ``momentum``: by default 0, the plain
+    average, and 0.9 for fedavgm.
     """
 
     learning_rate: Annotated[float, Field(gt=0)] | None = None
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
     beta_1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta_2: Annotated[float, Field(ge=0, lt=1)] = 0.99
     adaptivity: Annotated[float, Field(gt=0)] = 1e-3
@@ -228,6 +229,7 @@ class EncoderConfig(Section):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     max_tokens: Annotated[int, Field(ge=8)] = 512
+    schedule: Literal["round", "run"] = "round"
     window_words: Positive = 40
     open_bias: float | Literal["validation"] = 0.0
     open_biases: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0, 0.5, 1.0, 1.5)
@@ -265,10 +267,11 @@ class ApiConfig(Section):
 class EvaluationConfig(Section):
     """What is computed beside the table.
 
-    ``by_round``: score the adapter of every round on the sites' validation notes.
+    ``by_round``: score the adapter of every round on the sites' validation notes; a number n is
+    every n-th round and the last.
     """
 
-    by_round: bool = False
+    by_round: bool | Positive = False
 
 
 class ReportConfig(Section):

@@ -9,6 +9,7 @@ from test_peft import SITES as TWO
 from test_peft import Counting, adapted, base
 
 from fedmedlora.aggregation.methods import METHODS
+from fedmedlora.aggregation.server_optimiser import ServerOptions
 from fedmedlora.errors import ConfigError, FederationError
 from fedmedlora.federation.adapter_parts import adapter_part, completed, joined, residual_adapter
 from fedmedlora.federation.own_factors import OwnFactors
@@ -47,11 +48,12 @@ def run(folder, method, *, workers=None, **changes):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_killed_run_of_any_method_ends_as_an_undisturbed_one(tmp_path, method):
-    whole, _ = run(tmp_path / "whole", method, rounds=4)
-    run(tmp_path / "cut", method, rounds=2)
+    step = {"server": ServerOptions(momentum=0.5)}
+    whole, _ = run(tmp_path / "whole", method, rounds=4, **step)
+    run(tmp_path / "cut", method, rounds=2, **step)
     people = {name: PartSite(name) for name in SITES}
     again = run_federation(
-        plan(method=method, wire="fp32", rounds=4), start(), workers=people,
+        plan(method=method, wire="fp32", rounds=4, **step), start(), workers=people,
         folder=tmp_path / "cut", resume=True,
     )  # fmt: skip
     assert again.adapter.sha256 == whole.adapter.sha256
@@ -134,24 +136,27 @@ def test_a_reply_of_another_rank_than_the_sites_own_is_refused(tmp_path):
         run(tmp_path, "flexlora", workers=people, ranks=(("north", 1, 2.0),))
 
 
-def test_server_momentum_remembers_the_round_before(tmp_path):
-    result, _ = run(tmp_path, "fedavgm", rounds=2)
+@pytest.mark.parametrize("method", ["fedavgm", "fed-medlora"])
+def test_server_momentum_remembers_the_round_before(tmp_path, method):
+    result, _ = run(tmp_path, method, rounds=2, server=ServerOptions(momentum=0.9))
     # A moves by .1, then by .2 and .9 of the step before.
     assert np.allclose(result.adapter.tensors[A], START.tensors[A] + 0.1 + 0.2 + 0.09, atol=1e-6)
 
 
 def test_a_damaged_server_file_sets_its_round_aside(tmp_path):
-    run(tmp_path, "fedavgm", rounds=2)
+    step = {"server": ServerOptions(momentum=0.9)}
+    run(tmp_path, "fedavgm", rounds=2, **step)
     file = tmp_path / "round-0002" / "server.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
     told = []
     again = run_federation(
-        plan(method="fedavgm", wire="fp32", rounds=2), start(),
+        plan(method="fedavgm", wire="fp32", rounds=2, **step), start(),
         workers={name: PartSite(name) for name in SITES}, folder=tmp_path, resume=True,
         on_event=lambda kind, **facts: told.append(kind),
     )  # fmt: skip
     assert "set-aside" in told
-    assert again.adapter.sha256 == run(tmp_path / "other", "fedavgm", rounds=2)[0].adapter.sha256
+    whole, _ = run(tmp_path / "other", "fedavgm", rounds=2, **step)
+    assert again.adapter.sha256 == whole.adapter.sha256
 
 
 def test_own_factors_are_those_of_the_last_round_before(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from model_toys import byte_tokenizer, random_source, tiny_llama, toy_example, word_tokenizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from fedmedlora.errors import AdapterError, ConfigError, DataError
 from fedmedlora.model.encoding import Row, encode_examples
@@ -332,9 +333,33 @@ def test_byte_level_rows_train_as_well():
     assert train_adapter(model, rows, tokenizer=tokenizer, settings=settings, seed=0).steps == 2
 
 
-def test_the_rate_of_a_round_falls_by_its_decay():
-    settings = TrainingSettings(learning_rate=0.8, round_decay=0.5)
-    assert [settings.in_round(number).learning_rate for number in (1, 2, 3)] == [0.8, 0.4, 0.2]
-    assert TrainingSettings().in_round(9) == TrainingSettings()
-    with pytest.raises(ConfigError, match="round_decay"):
-        TrainingSettings(round_decay=0)
+def test_the_rate_falls_in_every_round_or_once_over_the_run():
+    by_round = TrainingSettings(learning_rate=0.8, rounds=4)
+    assert by_round.in_round(3) == by_round
+    over_run = TrainingSettings(learning_rate=0.8, rounds=4, schedule="run")
+    rates = [over_run.in_round(number) for number in (1, 2, 4, 5)]
+    assert [one.learning_rate for one in rates] == pytest.approx([0.8, 0.6, 0.2, 0.2])
+    assert [one.final_rate for one in rates] == pytest.approx([0.6, 0.4, 0.0, 0.0])
+    with pytest.raises(ConfigError, match="schedule"):
+        TrainingSettings(schedule="never")
+    with pytest.raises(ConfigError, match="final_rate"):
+        TrainingSettings(final_rate=1.0)
+
+
+def test_a_round_of_a_run_begins_and_ends_at_its_own_rates(model):
+    rates = []
+
+    def note(optimiser, *_):
+        rates.append(optimiser.param_groups[0]["lr"])
+
+    watched = register_optimizer_step_pre_hook(note)
+    settings = TrainingSettings(
+        steps=11, learning_rate=0.08, warmup=0.1, schedule="run", rounds=2
+    ).in_round(1)
+    try:
+        train_adapter(model, ROWS, tokenizer=TOKENIZER, settings=settings, seed=0)
+    finally:
+        watched.remove()
+    # Two steps of warm-up, then a line from .08 that would reach .04 at a twelfth step.
+    line = [0.08 - 0.04 * step / 9 for step in range(9)]
+    assert rates == pytest.approx([0.0, 0.04, *line])

@@ -62,7 +62,7 @@ class Layout:
         rank: of the global adapter.
         scale: its alpha / rank.
         round: from 1.
-        server: of the server's optimiser, for methods that have one.
+        server: how the server steps, for methods that average or adapt.
     """
 
     pairs: Sequence[tuple[str, str]]
@@ -72,10 +72,13 @@ class Layout:
     server: ServerOptions = field(default_factory=ServerOptions)
 
 
-def keep_average(before: ServerState, replies: Replies, layout: Layout) -> ServerState:
-    """The average of what was sent; the rest stays as it was."""
+def step_to_average(before: ServerState, replies: Replies, layout: Layout) -> ServerState:
+    """The average of what was sent, or a step of the server's towards it; the rest stays."""
     average = average_factors(replies.states, replies.weights)
-    return ServerState({**before.factors, **average})
+    if layout.server.is_average:
+        return ServerState({**before.factors, **average})
+    after, memory = momentum_step(before.factors, average, before.memory, layout.server)
+    return ServerState({**before.factors, **after}, memory={**before.memory, **memory})
 
 
 def add_residual(before: ServerState, replies: Replies, layout: Layout) -> ServerState:
@@ -119,13 +122,6 @@ def refactor(before: ServerState, replies: Replies, layout: Layout) -> ServerSta
     return ServerState({name: factors[name] for name in before.factors})
 
 
-def add_momentum(before: ServerState, replies: Replies, layout: Layout) -> ServerState:
-    """FedAvgM."""
-    average = average_factors(replies.states, replies.weights)
-    after, memory = momentum_step(before.factors, average, before.memory, layout.server)
-    return ServerState(after, memory=memory)
-
-
 def adapt(before: ServerState, replies: Replies, layout: Layout) -> ServerState:
     """FedAdam."""
     average = average_factors(replies.states, replies.weights)
@@ -149,7 +145,7 @@ class Method:
         mixed_ranks: whether sites may have ranks of their own.
     """
 
-    combine: Callable[[ServerState, Replies, Layout], ServerState] = keep_average
+    combine: Callable[[ServerState, Replies, Layout], ServerState] = step_to_average
     weights: Literal["size", "utility"] = "size"
     trains: Callable[[int], Part] = lambda round: "AB"
     sends: Part = "AB"
@@ -187,6 +183,7 @@ METHODS: dict[str, Method] = {
     "fedsa-lora": Method(sends="A", keeps="B"),
     "fedex-lora": Method(combine=add_residual),
     "flexlora": Method(combine=refactor, mixed_ranks=True),
-    "fedavgm": Method(combine=add_momentum),
+    # Hsu et al., arXiv 1909.06335: with server momentum, which any average may have here.
+    "fedavgm": Method(),
     "fedadam": Method(combine=adapt),
 }

@@ -23,9 +23,9 @@ class ServerOptions:
     """How the server steps.
 
     Attributes:
-        learning_rate: of the step, > 0; FedAvgM is commonly run with 1, FedAdam with .1 or less
-            (every value moves by about this much in a round).
-        momentum: of FedAvgM, in [0, 1).
+        learning_rate: of the step, > 0; 1 goes all the way to the average. FedAdam is commonly run
+            with .1 or less (every value moves by about this much in a round).
+        momentum: share of the last step that is added to this one, in [0, 1); 0 adds none.
         beta_1: decay of FedAdam's first moment, in [0, 1).
         beta_2: of its second.
         adaptivity: tau of FedAdam, > 0: moments below it are small.
@@ -35,7 +35,7 @@ class ServerOptions:
     """
 
     learning_rate: float = 1.0
-    momentum: float = 0.9
+    momentum: float = 0.0
     beta_1: float = 0.9
     beta_2: float = 0.99
     adaptivity: float = 1e-3
@@ -52,6 +52,11 @@ class ServerOptions:
             if not holds:
                 value = getattr(self, name)
                 raise ConfigError(f"federation.server.{name}: {value!r} is out of range")
+
+    @property
+    def is_average(self) -> bool:
+        """Whether the average itself is the next adapter."""
+        return self.learning_rate == 1 and self.momentum == 0
 
 
 def momentum_step(before: State, average: State, memory: State, options: ServerOptions) -> Step:

@@ -37,7 +37,7 @@ class FederationPlan:
         seed: recorded; the sites and the initial adapter derive theirs from the study's.
         ranks: (site, rank, alpha) of sites whose adapters have ranks of their own, no larger than
             the global adapter's; for methods that can combine them.
-        server: of methods with a server optimiser.
+        server: how the server steps towards the average; by default all the way.
         min_sites: fewer good replies than this end the run; ``None`` is all sites.
         base_model: name or path of the backbone, written into saved adapters.
         processes: worker processes for the sites; 1 calls them in this process, one after

@@ -56,7 +56,7 @@ class TaggerSite:
         outcome = train_tagger(
             self._tagger,
             self._train,
-            settings=self._settings,
+            settings=self._settings.in_round(order.round),
             seed=derive_seed(self._seed, "training", self.name, order.round),
             on_step=step,
         )

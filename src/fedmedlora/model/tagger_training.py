@@ -1,7 +1,7 @@
 """One site's training of a tagger: rows in, the tagger trained in place, losses out.
 
-A plain loop over torch's AdamW and transformers' linear schedule, both begun anew at every call,
-as for adapters. Labels that a row does not ask for are out of its softmax: a type that nobody
+A plain loop over torch's AdamW and transformers' schedules, begun anew at every call, as for
+adapters. Labels that a row does not ask for are out of its softmax: a type that nobody
 looked for is unknown there, not absent, and gets no gradient.
 """
 
@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn import functional
@@ -21,7 +21,13 @@ from fedmedlora.model.bio import IGNORED, OUTSIDE
 from fedmedlora.model.tagger import Tagger, load_state, state_of
 from fedmedlora.model.tagger_answers import Padded, logits_of, pad_rows
 from fedmedlora.model.tagging import TagRow, tagger_tasks
-from fedmedlora.model.training import OnStep, TrainingOutcome, length_order
+from fedmedlora.model.training import (
+    OnStep,
+    Schedule,
+    TrainingOutcome,
+    length_order,
+    rates_in_round,
+)
 from fedmedlora.tasks.settings import TASKS, TaskSettings
 
 
@@ -38,6 +44,8 @@ class TaggerSettings:
         weight_decay: AdamW's, of matrices.
         max_tokens: limit of a row. The paper: 512; less where the encoder takes less.
         window_words: a window packs whole sentences up to this many words.
+        schedule, rounds, final_rate: see ``training.TrainingSettings``; the rate falls linearly
+            in either.
 
     Raises:
         ConfigError: a value out of range.
@@ -51,6 +59,9 @@ class TaggerSettings:
     weight_decay: float = 0.01
     max_tokens: int = 512
     window_words: int = 40
+    schedule: Schedule = "round"
+    rounds: int = 1
+    final_rate: float = 0.0
 
     def __post_init__(self) -> None:
         wrong = {
@@ -62,9 +73,18 @@ class TaggerSettings:
             "weight_decay": not 0 <= self.weight_decay < math.inf,
             "max_tokens": self.max_tokens < 8,
             "window_words": self.window_words < 1,
+            "rounds": self.rounds < 1,
+            "final_rate": not 0 <= self.final_rate < self.learning_rate,
         }
         for name in (name for name, is_wrong in wrong.items() if is_wrong):
             raise ConfigError(f"tagger.{name}: {getattr(self, name)!r} is out of range")
+
+    def in_round(self, round: int) -> TaggerSettings:
+        """The settings of a round, from 1; rounds past the last are as the last."""
+        if self.schedule == "round":
+            return self
+        first, last = rates_in_round(self.learning_rate, round, self.rounds)
+        return replace(self, learning_rate=first, final_rate=last)
 
     def tasks(self, names: tuple[str, ...] = TASKS) -> TaskSettings:
         """How documents become the examples of a tagger: one head marked at a time."""
@@ -167,7 +187,7 @@ def _run(
     losses: list[float],
     on_step: OnStep | None,
 ) -> None:
-    from transformers import get_linear_schedule_with_warmup
+    from transformers import get_polynomial_decay_schedule_with_warmup
 
     steps = settings.steps or math.ceil(len(rows) / settings.batch * settings.epochs)
     trained = [p for p in tagger.model.parameters() if p.requires_grad]
@@ -180,7 +200,9 @@ def _run(
         ],
         lr=settings.learning_rate,
     )
-    schedule = get_linear_schedule_with_warmup(optimiser, math.ceil(settings.warmup * steps), steps)
+    schedule = get_polynomial_decay_schedule_with_warmup(
+        optimiser, math.ceil(settings.warmup * steps), steps, lr_end=settings.final_rate, power=1.0
+    )
     tagger.model.train()
     batches = _batches(tagger, rows, batch=settings.batch, rng=random.Random(seed))
     for step in range(1, steps + 1):

@@ -1,7 +1,7 @@
 """One site's training: an adapted model and rows in, the adapter trained in place, losses out.
 
-TRL's SFTTrainer does the work: AdamW, cosine schedule with warm-up restarted at every call, no
-optimiser state kept between calls (arXiv 2601.22124, the authors' configurations). What it leaves
+TRL's SFTTrainer does the work: AdamW, warm-up and optimiser state anew at every call, by default
+a cosine schedule too (arXiv 2601.22124, the authors' configurations). What it leaves
 behind on the model, and the random state that it resets, are put back.
 """
 
@@ -14,20 +14,23 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fedmedlora.errors import AdapterError, ConfigError, DataError
 from fedmedlora.model.adapter import Part, factor_of
 from fedmedlora.model.encoding import Row
+from fedmedlora.model.fused_lora import fused_lora
 from fedmedlora.model.losses import Objective, answer_loss, decision_loss, mean_loss, pad_rows
 from fedmedlora.model.restoring import kept_as_it_was
 
 __all__ = [
+    "Schedule",
     "TrainingOutcome",
     "TrainingSettings",
     "answer_loss",
     "length_order",
     "mean_loss",
+    "rates_in_round",
     "train_adapter",
 ]
 
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
     from trl import SFTConfig, SFTTrainer
 
+#: How the learning rate falls: in every round, or over all of them.
+Schedule = Literal["round", "run"]
 #: (step, steps, loss of the step or None)
 OnStep = Callable[[int, int, float | None], None]
 _CHUNK = 32  # at most so many batches among which rows are sorted by length
@@ -58,8 +63,10 @@ class TrainingSettings:
             about a third of the time.
         proximal: mu of FedProx (Li et al., arXiv 1812.06127): mu / 2 times the squared distance
             from the adapter that the round began with is added to the loss; 0 adds nothing.
-        round_decay: the peak in round t is ``learning_rate * round_decay ** (t - 1)``; 1, the
-            authors', begins every round at the same rate.
+        schedule: ``"round"``, the authors': in every round the rate falls from its peak to 0 along
+            a cosine; ``"run"``: it falls once, linearly, over all rounds.
+        rounds: of the run; for ``schedule="run"``.
+        final_rate: where the rate of this call ends; ``in_round`` sets it.
         objective: the loss: ``"answer"``, the usual one over all answer tokens, or
             ``"decisions"``, of what enforced decoding leaves open; see ``losses``.
 
@@ -77,7 +84,9 @@ class TrainingSettings:
     gradient_checkpointing: bool = False
     objective: Objective = "answer"
     proximal: float = 0.0
-    round_decay: float = 1.0
+    schedule: Schedule = "round"
+    rounds: int = 1
+    final_rate: float = 0.0
 
     def __post_init__(self) -> None:
         wrong = {
@@ -89,15 +98,25 @@ class TrainingSettings:
             "weight_decay": not self.weight_decay >= 0,
             "max_tokens": self.max_tokens < 2,
             "proximal": not self.proximal >= 0,
-            "round_decay": not 0 < self.round_decay <= 1,
+            "schedule": self.schedule not in get_args(Schedule),
+            "rounds": self.rounds < 1,
+            "final_rate": not 0 <= self.final_rate < self.learning_rate,
         }
         for name in (name for name, is_wrong in wrong.items() if is_wrong):
             raise ConfigError(f"training.{name}: {getattr(self, name)!r} is out of range")
 
     def in_round(self, round: int) -> TrainingSettings:
-        """The settings of a round, from 1."""
-        rate = self.learning_rate * self.round_decay ** (round - 1)
-        return replace(self, learning_rate=rate)
+        """The settings of a round, from 1; rounds past the last are as the last."""
+        if self.schedule == "round":
+            return self
+        first, last = rates_in_round(self.learning_rate, round, self.rounds)
+        return replace(self, learning_rate=first, final_rate=last)
+
+
+def rates_in_round(rate: float, round: int, rounds: int) -> tuple[float, float]:
+    """Where the rate begins and ends in a round, from 1, if it falls linearly over all rounds."""
+    at = min(round, rounds)
+    return rate * (1 - (at - 1) / rounds), rate * (1 - at / rounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +171,7 @@ def train_adapter(
     with (
         tempfile.TemporaryDirectory() as folder,
         _only(model, trains),
+        fused_lora(model),
         kept_as_it_was(model) as before,
     ):
         trainer = _trainer(
@@ -193,7 +213,7 @@ def _config(folder: str, settings: TrainingSettings, *, seed: int) -> SFTConfig:
         per_device_train_batch_size=settings.batch,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
-        lr_scheduler_type="cosine",
+        **_falling(settings),
         warmup_steps=settings.warmup,  # below 1 it is a share
         gradient_checkpointing=settings.gradient_checkpointing,
         dataset_kwargs={"skip_prepare_dataset": True},
@@ -213,6 +233,13 @@ def _config(folder: str, settings: TrainingSettings, *, seed: int) -> SFTConfig:
     if config.n_gpu > 1:
         config._n_gpu = 1  # the backbone lies on one; TRL refuses to spread rows over several
     return config
+
+
+def _falling(settings: TrainingSettings) -> dict[str, Any]:
+    if settings.schedule == "round":
+        return {"lr_scheduler_type": "cosine"}
+    line = {"lr_end": settings.final_rate, "power": 1.0}
+    return {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": line}
 
 
 def _trainer(

@@ -172,13 +172,15 @@ def _decodable(bench: Workbench) -> Any:
 def training_settings(arm: Arm) -> TrainingSettings:
     """The training section as a site of this arm takes it."""
     study = arm.study
-    settings = TrainingSettings(**study.training.model_dump())
+    settings = TrainingSettings(**study.training.model_dump(), rounds=study.federation.rounds)
     if arm.method == "fedprox":
         settings = replace(settings, proximal=study.federation.proximal)
     if arm.kind in ("adapted", "new-site"):
         own = study.adaptation
         rate = own.learning_rate or settings.learning_rate
-        settings = replace(settings, epochs=own.epochs, steps=own.steps, learning_rate=rate)
+        settings = replace(
+            settings, epochs=own.epochs, steps=own.steps, learning_rate=rate, rounds=1
+        )
     return settings
 
 

@@ -78,12 +78,16 @@ def _note_base(runner: MethodRunner, arm: Arm, folder: RunFolder, made: Made) ->
 
 
 def _train(runner: MethodRunner, arm: Arm, folder: RunFolder, made: Made) -> Trained:
-    if not arm.study.evaluation.by_round or arm.kind in ("adapted", "new-site"):
+    every = int(arm.study.evaluation.by_round)
+    if not every or arm.kind in ("adapted", "new-site"):
         return runner.train(arm)
+    last = arm.study.federation.rounds
     file = f"federation/{arm.label}/validation.json"
     scores: list[dict[str, Any]] = folder.read_json(file) if (folder.path / file).exists() else []
 
     def told(record: RoundRecord, adapter: Adapter) -> None:
+        if record.round % every and record.round != last:
+            return
         before = [row for row in scores if row["round"] < record.round]
         own = runner.own_adapters(arm, adapter)
         scores[:] = [*before, *score_round(runner, arm, adapter, number=record.round, own=own)]

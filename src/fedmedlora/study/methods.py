@@ -35,8 +35,8 @@ from fedmedlora.study.lora_bench import LoraBench
 from fedmedlora.study.tagger_bench import TaggerBench
 from fedmedlora.tasks.example import Example
 
-#: FedAvgM steps by the whole average, FedAdam by so much in every value.
-_SERVER_RATES = {"fedadam": 0.01}
+#: How the server steps where the study does not say; else all the way to the average.
+_SERVER_DEFAULTS = {"fedavgm": {"momentum": 0.9}, "fedadam": {"learning_rate": 0.01}}
 
 
 @dataclass(frozen=True)
@@ -151,9 +151,9 @@ class MethodRunner:
     def _plan(self, arm: Arm, names: tuple[str, ...]) -> FederationPlan:
         study, federation = arm.study, arm.study.federation
         method = METHODS[arm.federated_method]
-        server = federation.server.model_dump()
-        if server["learning_rate"] is None:
-            server["learning_rate"] = _SERVER_RATES.get(arm.method, 1.0)
+        server = _SERVER_DEFAULTS.get(arm.method, {})
+        if arm.kind == "federated":  # a site alone takes no steps but its own
+            server = {**server, **federation.server.model_dump(exclude_none=True)}
         ranks = [
             (name, site.adapter.rank, site.adapter.alpha)
             for name, site in study.sites.items()

@@ -127,4 +127,5 @@ class TaggerBench:
 
 def tagger_settings(study: Study) -> TaggerSettings:
     """The study's encoder section as the training takes it."""
-    return TaggerSettings(**study.encoder.model_dump(exclude={"name", "open_bias", "open_biases"}))
+    given = study.encoder.model_dump(exclude={"name", "open_bias", "open_biases"})
+    return TaggerSettings(**given, rounds=study.federation.rounds)
