@@ -100,9 +100,12 @@ class ScalingConfig(Section):
         sites: numbers of sites.
         methods: by default the study's.
         by, alpha: see ``PartitionConfig``.
+        rate: of learning: ``"fixed"`` is the study's; ``"linear"`` is in proportion to the number
+            of sites, so that rate times steps stays: sites that make fewer steps make longer ones.
     """
 
     sites: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    rate: Literal["fixed", "linear"] = "fixed"
     methods: Annotated[tuple[MethodEntry, ...], Field(min_length=1)] | None = None
     by: Literal["even", "group", "dirichlet"] = "even"
     alpha: Annotated[float, Field(ge=1e-4, le=1e6)] = 0.5

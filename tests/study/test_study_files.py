@@ -178,6 +178,19 @@ def test_the_papers_study_says_what_the_paper_trained_with():
     assert [run.sites for run in further_runs(study)] == [2, 4, 6, 8, 10]
 
 
+def test_more_sites_make_fewer_steps_each_and_longer_ones_if_the_study_says_so():
+    study = load_study(
+        Path(__file__).resolve().parents[2] / "studies/open-corpora.yaml",
+        ["training.steps=150", "training.learning_rate=3e-4", "scaling.sites=[1, 6]"],
+    )
+    runs = [run.study for run in further_runs(study) if run.sites]
+    assert [run.training.steps for run in runs] == [450, 75]
+    assert [run.training.learning_rate for run in runs] == pytest.approx([1e-4, 6e-4])
+    fixed = study.with_settings({"scaling.rate": "fixed"}, where="here")
+    runs = [run.study for run in further_runs(fixed) if run.sites]
+    assert [run.training.learning_rate for run in runs] == [3e-4, 3e-4]
+
+
 def test_the_papers_study_takes_the_targets_it_names_for_another_backbone(tmp_path):
     text = (Path(__file__).resolve().parents[2] / "studies/paper.yaml").read_text(encoding="utf-8")
     qwen = "targets: [q_proj, k_proj, v_proj, o_proj]"

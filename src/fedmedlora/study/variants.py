@@ -81,6 +81,9 @@ def _scaled(alone: Study, study: Study, number: int) -> FurtherRun:
     if alone.training.steps is not None:
         total = alone.training.steps * len(alone.site_names)
         settings["training.steps"] = max(1, round(total / number))
+    if scaling.rate == "linear":
+        rate = alone.training.learning_rate * number / len(alone.site_names)
+        settings["training.learning_rate"] = rate
     # Ranks belong to the sites of before.
     plain = _with_methods(alone, methods).model_copy(
         update={
