@@ -36,6 +36,15 @@ app = typer.Typer(
 )
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.", show_default=False)]
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a setting of the study, such as federation.rounds=5. Repeatable.",
+    ),
+]
 
 
 def main() -> None:
@@ -192,19 +201,27 @@ def score(
 
 
 @app.command()
+def estimate(study: StudyFile, settings: Settings = None) -> None:
+    """Say what a study needs of a site: the adapter's size, traffic, peak memory.
+
+    Reads no note and no weights."""
+    from fedmedlora.config import load_study
+    from fedmedlora.progress import quiet_libraries
+
+    plan = load_study(study, settings or ())
+    quiet_libraries()
+    from fedmedlora.study.estimating import estimate_tables
+
+    _print_tables(estimate_tables(plan))
+
+
+@app.command()
 def run(
-    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")],
+    study: StudyFile,
     out: Annotated[
         Path, typer.Option(metavar="RUN", help="Run folder; one that exists is resumed.")
     ],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Change a setting of the study, such as federation.rounds=5. Repeatable.",
-        ),
-    ] = None,
+    settings: Settings = None,
     engine: Annotated[
         str | None,
         typer.Option(help="in-process (default), or flower: Flower's simulation, same results."),

@@ -29,7 +29,7 @@ from fedmedlora.study.task_settings import task_settings
 from fedmedlora.tasks.example import Example
 
 #: Merging the adapter into a copy of the weights makes decoding faster where a copy is cheap.
-_MERGE_BELOW = 200_000_000
+MERGE_BELOW = 200_000_000
 
 
 class LoraBench:
@@ -163,7 +163,7 @@ class LoraBench:
 
 def _decodable(bench: Workbench) -> Any:
     backbone = bench.backbone
-    small = backbone.model.num_parameters() < _MERGE_BELOW
+    small = backbone.model.num_parameters() < MERGE_BELOW
     if backbone.precision == "fp32" and small:
         return copy.deepcopy(bench.model).merge_and_unload().eval()
     return bench.model.eval()
