@@ -13,6 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from fedmedlora.errors import AdapterError, ConfigError, DataError
 from fedmedlora.model.encoding import Row, encode_examples
 from fedmedlora.model.lora import new_adapter_model
+from fedmedlora.model.losses import decision_loss, pad_rows
 from fedmedlora.model.training import (
     TrainingSettings,
     answer_loss,
@@ -275,6 +276,19 @@ def test_the_mean_loss_does_not_depend_on_the_batch_or_the_order(model):
         other, same = mean_loss(model, ROWS[::-1], batch=batch)
         assert other == pytest.approx(one, rel=1e-6)
         assert same == tokens
+
+
+def test_the_mean_loss_is_that_of_the_objective(model):
+    whole, tokens = mean_loss(model, ROWS)
+    decided, same = mean_loss(model, ROWS, objective="decisions")
+    part = pad_rows(ROWS)
+    with torch.no_grad():
+        total, count = decision_loss(
+            model.eval(), part["input_ids"], part["labels"], part["tags"], part["choices"]
+        )
+    assert tokens == same == count
+    assert decided == pytest.approx(float(total) / count, rel=1e-5)
+    assert decided < whole  # a few choices at every place, and not the vocabulary
 
 
 def test_the_mean_loss_is_without_dropout_whatever_the_mode(model):

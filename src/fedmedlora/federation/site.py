@@ -189,6 +189,8 @@ class AdapterSite:
         tokens = 0
         for adapter in adapters:
             load_adapter(self._bench.model, adapter)
-            loss, tokens = mean_loss(self._bench.model, self._validation)
+            loss, tokens = mean_loss(
+                self._bench.model, self._validation, objective=self._settings.objective
+            )
             losses.append(loss)
         return SiteLosses(losses, tokens)

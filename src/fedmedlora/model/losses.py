@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -91,10 +91,32 @@ def decision_loss(
     return functional.cross_entropy(decided, best, reduction="sum"), count
 
 
+def batch_loss(
+    model: PreTrainedModel | PeftModel, inputs: Mapping[str, torch.Tensor], objective: Objective
+) -> tuple[torch.Tensor, int]:
+    """The summed loss of one batch as ``pad_rows`` makes it, and how many target tokens it has."""
+    if objective == "decisions":
+        return decision_loss(
+            model, inputs["input_ids"], inputs["labels"], inputs["tags"], inputs["choices"]
+        )
+    return answer_loss(model, inputs["input_ids"], inputs["labels"])
+
+
 def mean_loss(
-    model: PreTrainedModel | PeftModel, rows: Sequence[Row], *, batch: int = 16
+    model: PreTrainedModel | PeftModel,
+    rows: Sequence[Row],
+    *,
+    batch: int = 16,
+    objective: Objective = "answer",
 ) -> tuple[float, int]:
-    """Mean cross-entropy per target token over ``rows``, and the number of target tokens.
+    """Mean loss per target token over ``rows``, and the number of target tokens.
+
+    Args:
+        model: in any mode; evaluated, and left as it was.
+        rows: at least one.
+        batch: rows at once.
+        objective: what the model was trained for: a model that learnt decisions alone gives
+            words that cannot be written any share of the vocabulary.
 
     Raises:
         DataError: there are no rows.
@@ -109,9 +131,8 @@ def mean_loss(
     with torch.no_grad():
         for at in range(0, len(ordered), batch):
             part = pad_rows(ordered[at : at + batch])
-            loss, tokens = answer_loss(
-                model, part["input_ids"].to(device), part["labels"].to(device)
-            )
+            inputs = {name: tensor.to(device) for name, tensor in part.items()}
+            loss, tokens = batch_loss(model, inputs, objective)
             total += float(loss)
             count += tokens
     model.train(training)

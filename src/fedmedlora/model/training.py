@@ -20,7 +20,7 @@ from fedmedlora.errors import AdapterError, ConfigError, DataError
 from fedmedlora.model.adapter import Part, factor_of
 from fedmedlora.model.encoding import Row
 from fedmedlora.model.fused_lora import fused_lora
-from fedmedlora.model.losses import Objective, answer_loss, decision_loss, mean_loss, pad_rows
+from fedmedlora.model.losses import Objective, answer_loss, batch_loss, mean_loss, pad_rows
 from fedmedlora.model.restoring import kept_as_it_was
 
 __all__ = [
@@ -267,11 +267,7 @@ def _trainer(
             return_outputs: bool = False,
             num_items_in_batch: torch.Tensor | int | None = None,
         ) -> torch.Tensor:
-            ids, labels = inputs["input_ids"], inputs["labels"]
-            if settings.objective == "decisions":
-                total, count = decision_loss(model, ids, labels, inputs["tags"], inputs["choices"])
-            else:
-                total, count = answer_loss(model, ids, labels)
+            total, count = batch_loss(model, inputs, settings.objective)
             loss = total / count
             return loss + settings.proximal / 2 * drift(model, start) if start else loss
 

@@ -244,7 +244,8 @@ class MethodRunner:
         losses = []
         for adapter in adapters:
             load_adapter(bench.model, adapter)
-            losses.append(mean_loss(bench.model, rows)[0])
+            loss, _ = mean_loss(bench.model, rows, objective=study.training.objective)
+            losses.append(loss)
         return losses
 
     def _open_biases(
