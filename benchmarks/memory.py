@@ -15,9 +15,14 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedmedlora.model.backbone import Precision
+    from fedmedlora.model.losses import Objective
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-LORA = {"rank": 16, "alpha": 64.0, "dropout": 0.0, "targets": TARGETS}
+LORA: dict[str, Any] = {"rank": 16, "alpha": 64.0, "dropout": 0.0, "targets": TARGETS}
 #: hidden, intermediate, layers, vocabulary
 SHAPES = {"30M": (512, 1376, 8, 8192), "150M": (1024, 2752, 10, 16384)}
 #: precision, batch, tokens, checkpointing, objective
@@ -89,7 +94,13 @@ def make_model(folder: Path, name: str) -> None:
 
 
 def measure(
-    *, folder: str, precision: str, batch: int, tokens: int, checkpointing: bool, objective: str
+    *,
+    folder: str,
+    precision: Precision,
+    batch: int,
+    tokens: int,
+    checkpointing: bool,
+    objective: Objective,
 ) -> None:
     """Train here; print the estimate and this process's peak, in bytes."""
     import random
@@ -106,13 +117,13 @@ def measure(
 
     quiet_libraries()
     torch.set_num_threads(2)
-    own = Estimator(folder, precision=precision, **LORA)  # type: ignore[arg-type]
+    own = Estimator(folder, precision=precision, **LORA)
     estimate = own.training(
         batch=batch, tokens=tokens, checkpointing=checkpointing, objective=objective
     )
     start_watching()
-    backbone = load_backbone(folder, precision=precision)  # type: ignore[arg-type]
-    model = new_adapter_model(backbone.model, seed=0, **LORA)  # type: ignore[arg-type]
+    backbone = load_backbone(folder, precision=precision)
+    model = new_adapter_model(backbone.model, seed=0, **LORA)
     rng = random.Random(0)
     answer = tokens // 2
     rows = [
