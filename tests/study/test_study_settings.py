@@ -83,7 +83,8 @@ def run(tmp_path_factory):
 def seeded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("seeds")
     plain = ("methods=[fed-medlora]", "scaling=null", "variants={}", "new_sites={}", "seeds=[3, 4]")
-    run_study(study_of(folder, *plain, "evaluation.by_round=false"), folder / "run")
+    some = ("federation.rounds=3", "evaluation.by_round=2")
+    run_study(study_of(folder, *plain, *some), folder / "run")
     return folder / "run"
 
 
@@ -186,6 +187,11 @@ def test_every_round_is_scored_on_validation_notes(run):
     assert {row["round"] for row in rows if row["method"] == "fed-medlora"} == {1, 2}
     assert {row["task"] for row in rows} == {"entities", "modifiers", "relations"}
     assert not [row for row in rows if row["method"].startswith("new-site")]
+
+
+def test_every_second_round_and_the_last_are_scored_if_the_study_says_two(seeded):
+    rows = read(seeded, "validation_rounds.json")
+    assert {row["round"] for row in rows} == {2, 3}
 
 
 def test_a_round_of_fedsa_is_scored_with_what_each_site_keeps(tmp_path, monkeypatch):
