@@ -17,9 +17,10 @@ from fedmedlora.federation.own_factors import OwnFactors
 from fedmedlora.federation.plan import Order, SiteLosses, SiteUpdate
 from fedmedlora.model.adapter import Adapter, Manifest
 from fedmedlora.model.backbone import Backbone
+from fedmedlora.model.candidates import candidate_losses
 from fedmedlora.model.encoding import Row
 from fedmedlora.model.lora import adapter_of, load_adapter, manifest_of, new_adapter_model
-from fedmedlora.model.training import TrainingSettings, mean_loss, train_adapter
+from fedmedlora.model.training import TrainingSettings, train_adapter
 from fedmedlora.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -185,12 +186,7 @@ class AdapterSite:
 
     def losses(self, adapters: Sequence[Adapter]) -> SiteLosses:
         """Mean loss of each adapter on the site's validation rows."""
-        losses = []
-        tokens = 0
-        for adapter in adapters:
-            load_adapter(self._bench.model, adapter)
-            loss, tokens = mean_loss(
-                self._bench.model, self._validation, objective=self._settings.objective
-            )
-            losses.append(loss)
+        losses, tokens = candidate_losses(
+            self._bench.model, adapters, self._validation, objective=self._settings.objective
+        )
         return SiteLosses(losses, tokens)

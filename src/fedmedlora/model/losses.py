@@ -121,16 +121,34 @@ def mean_loss(
     Raises:
         DataError: there are no rows.
     """
+    return mean_loss_of(model, padded_batches(rows, batch=batch), objective=objective)
+
+
+def padded_batches(rows: Sequence[Row], *, batch: int) -> list[dict[str, torch.Tensor]]:
+    """Rows in batches of similar lengths, as ``mean_loss_of`` takes them.
+
+    Raises:
+        DataError: there are no rows.
+    """
     if not rows:
         raise DataError("no example is left to compute a validation loss on")
     ordered = sorted(rows, key=lambda row: len(row.ids))
+    return [pad_rows(ordered[at : at + batch]) for at in range(0, len(ordered), batch)]
+
+
+def mean_loss_of(
+    model: PreTrainedModel | PeftModel,
+    batches: Sequence[Mapping[str, torch.Tensor]],
+    *,
+    objective: Objective,
+) -> tuple[float, int]:
+    """``mean_loss`` over batches that are padded already."""
     total, count = 0.0, 0
     device = next(model.parameters()).device
     training = model.training
     model.eval()
     with torch.no_grad():
-        for at in range(0, len(ordered), batch):
-            part = pad_rows(ordered[at : at + batch])
+        for part in batches:
             inputs = {name: tensor.to(device) for name, tensor in part.items()}
             loss, tokens = batch_loss(model, inputs, objective)
             total += float(loss)

@@ -23,9 +23,8 @@ from fedmedlora.federation.plan import FederationPlan, RoundRecord, SiteWorker, 
 from fedmedlora.federation.run import run_federation
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.adapter_files import read_adapter
+from fedmedlora.model.candidates import candidate_losses
 from fedmedlora.model.encoding import encode_examples
-from fedmedlora.model.lora import load_adapter
-from fedmedlora.model.training import mean_loss
 from fedmedlora.progress import OnEvent
 from fedmedlora.schema import Document
 from fedmedlora.study.arms import Arm, study_arms
@@ -241,11 +240,9 @@ class MethodRunner:
         rows, _ = encode_examples(
             examples, bench.backbone.tokenizer, max_tokens=study.training.max_tokens
         )
-        losses = []
-        for adapter in adapters:
-            load_adapter(bench.model, adapter)
-            loss, _ = mean_loss(bench.model, rows, objective=study.training.objective)
-            losses.append(loss)
+        losses, _ = candidate_losses(
+            bench.model, adapters, rows, objective=study.training.objective
+        )
         return losses
 
     def _open_biases(
