@@ -76,6 +76,10 @@ class MethodEntry(Section):
                     f"set: {key} cannot differ between methods; these can: "
                     f"{', '.join(METHOD_SECTIONS)}"
                 )
+            if key in ("encoder", "encoder.name", "encoder.window_words"):
+                raise ValueError(
+                    f"set: {key} is one for all methods: a variant of the study may have another"
+                )
         if self.of is not None and self.method != "local-adaptation":
             raise ValueError("of: only local-adaptation starts from another method")
         return self

@@ -44,7 +44,7 @@ def adapters(model):
 
 @pytest.mark.parametrize("objective", ["answer", "decisions"])
 def test_losses_are_those_of_one_adapter_after_the_other(model, adapters, objective):
-    found, tokens = candidate_losses(model, adapters, ROWS, objective=objective, batch=7)
+    found, tokens = candidate_losses(model, adapters, ROWS, objective=objective)
     assert tokens == sum(row.targets for row in ROWS)
     for adapter, loss in zip(adapters, found, strict=True):
         load_adapter(model, adapter)

@@ -61,7 +61,7 @@ def test_the_gradient_is_that_of_finite_differences():
     def random(*shape):
         return torch.randn(shape, dtype=torch.float64)
 
-    x, a, b = (value.requires_grad_() for value in (random(2, 3, 5), random(2, 5), random(4, 2)))
+    x, a, b = (value.requires_grad_() for value in (random(6, 5), random(2, 5), random(4, 2)))
     weight, bias = random(4, 5), random(4)
     assert torch.autograd.gradcheck(
         lambda x, a, b: LoraLinear.apply(x, weight, bias, a, b, 1.5), (x, a, b)

@@ -22,7 +22,7 @@ _DECIDES = {"entities": "entities", "modifiers": "relations"}
 
 
 def choose_open_biases(
-    validation: Sequence[tuple[Sequence[Document], frozenset[str]]],
+    validation: Sequence[tuple[Sequence[Document], frozenset[str], Sequence[str]]],
     answers: Callable[[int, Sequence[Example], float], Sequence[str]],
     *,
     candidates: Sequence[float],
@@ -32,7 +32,8 @@ def choose_open_biases(
     """The candidate with the best strict micro F1 for each task; of equals the one nearest to 0.
 
     Args:
-        validation: each site's validation notes and what its annotators covered.
+        validation: each site's validation notes, what its annotators covered, and the tasks that
+            it takes part in.
         answers: (place in ``validation``, examples, bias) -> their answers.
         candidates: biases to try, added to a logit.
         scheme: types and pairs.
@@ -41,11 +42,12 @@ def choose_open_biases(
     best: dict[str, tuple[float, float]] = {}
     for bias in sorted(candidates, key=abs):
         counts = dict.fromkeys(settings.tasks, Counts())
-        for place, (documents, covers) in enumerate(validation):
-            examples, _ = build_examples(documents, covers=covers, scheme=scheme, settings=settings)
+        for place, (documents, covers, tasks) in enumerate(validation):
+            made, _ = build_examples(documents, covers=covers, scheme=scheme, settings=settings)
+            examples = [example for example in made if example.task in tasks]
             pairs = list(zip(examples, answers(place, examples, bias), strict=True))
             read = predict_documents(documents, pairs, scheme=scheme, tasks=settings.tasks)
-            for task in settings.tasks:
+            for task in (task for task in settings.tasks if task in tasks):
                 counts[task] += _strict(documents, read[task].documents, covers, scheme, task)
         for task, count in counts.items():
             score = count.f1 or 0.0

@@ -30,7 +30,8 @@ PLAN_FILE = "federation.json"
 RECORD_FILE = "round.json"
 ADAPTER_FOLDER = "adapter"
 SERVER_FILE = "server.safetensors"
-#: What may change between a run and its resumption: none of it changes the result of a round.
+#: What may change between a run and its resumption. None of it changes the result of a round; where
+#: sites spread their learning rate over the run's rounds, it is theirs to keep their number.
 CHANGEABLE = ("rounds", "processes", "timeout_s", "connect_s", "base_model")
 
 

@@ -18,6 +18,9 @@ from fedmedlora.model.merged import merged
 if TYPE_CHECKING:
     from peft import PeftModel
 
+_MOST_ROWS = 32
+_LOGITS = 1 << 26  # 256 MB in float32
+
 
 def candidate_losses(
     model: PeftModel,
@@ -25,7 +28,6 @@ def candidate_losses(
     rows: Sequence[Row],
     *,
     objective: Objective,
-    batch: int = 32,
 ) -> tuple[list[float], int]:
     """Mean loss per target token of each adapter on ``rows``, and the number of target tokens.
 
@@ -34,13 +36,12 @@ def candidate_losses(
         adapters: K, for the layers that the model's adapter has.
         rows: at least one.
         objective: what the adapters were trained for.
-        batch: rows at once.
 
     Raises:
         DataError: there are no rows.
         AdapterError: an adapter does not fit the model.
     """
-    batches = padded_batches(rows, batch=batch)
+    batches = padded_batches(rows, batch=_rows_at_once(model, rows, objective))
     losses, tokens = [], 0
     for adapter in adapters:
         load_adapter(model, adapter)
@@ -48,3 +49,12 @@ def candidate_losses(
             loss, tokens = mean_loss_of(model, batches, objective=objective)
         losses.append(loss)
     return losses, tokens
+
+
+def _rows_at_once(model: PeftModel, rows: Sequence[Row], objective: Objective) -> int:
+    """So many that the logits of their answers stay small, whatever the vocabulary."""
+    longest = max((row.targets for row in rows), default=1)
+    columns: int = model.get_base_model().config.get_text_config().vocab_size
+    if objective == "decisions":
+        columns = min(columns, _MOST_ROWS * longest)
+    return max(1, min(_MOST_ROWS, _LOGITS // (longest * columns)))

@@ -22,34 +22,36 @@ _ADAPTER = "default"
 
 
 class LoraLinear(torch.autograd.Function):
-    """x (..., n), W (m, n), bias (m,) or None, A (r, n), B (m, r), scale -> (..., m).
+    """Rows x (t, n), W (m, n), bias (m,) or None, A (r, n), B (m, r), scale -> (t, m).
 
     There is no gradient for W and the bias.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
+        ctx: Any,
+        rows: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        a: Tensor,
+        b: Tensor,
+        scale: float,
     ) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
         low = rows @ a.t()
         out = rows @ weight.t() if bias is None else torch.addmm(bias, rows, weight.t())
         out.addmm_(low, b.t(), alpha=scale)
         ctx.save_for_backward(rows, weight, a, b, low)
-        ctx.scale, ctx.shape = scale, x.shape
-        return out.view(*x.shape[:-1], -1)
+        ctx.scale = scale
+        return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight, a, b, low = ctx.saved_tensors
         of_x, _, _, of_a, of_b, _ = ctx.needs_input_grad
-        out = gradients[0].reshape(-1, gradients[0].shape[-1])
+        out = gradients[0]
         low_out = (out @ b).mul_(ctx.scale) if of_x or of_a else None
-        x_out = None
-        if of_x:
-            x_out = (out @ weight).addmm_(low_out, a).view(ctx.shape)
         return (
-            x_out,
+            (out @ weight).addmm_(low_out, a) if of_x else None,
             None,
             None,
             low_out.t() @ rows if of_a and low_out is not None else None,
@@ -78,14 +80,14 @@ def fused_lora(model: PeftModel) -> Iterator[int]:
 def _forward(layer: Any, x: Tensor) -> Tensor:
     base = layer.base_layer
     out: Tensor = LoraLinear.apply(  # type: ignore[no-untyped-call]
-        x,
+        x.reshape(-1, x.shape[-1]),
         base.weight,
         base.bias,
         layer.lora_A[_ADAPTER].weight,
         layer.lora_B[_ADAPTER].weight,
         layer.scaling[_ADAPTER],
     )
-    return out
+    return out.view(*x.shape[:-1], -1)
 
 
 def _is_plain(module: nn.Module) -> bool:

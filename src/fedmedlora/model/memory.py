@@ -204,7 +204,7 @@ class Estimator:
         )
 
     def decoding(self, *, batch: int, tokens: int, merged: bool) -> int:
-        """Bytes of weights, cache of keys and values, and logits of one step.
+        """Bytes of weights, cache of keys and values, and of reading the prompts.
 
         Args:
             batch: rows.

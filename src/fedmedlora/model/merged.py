@@ -17,18 +17,29 @@ from torch import nn
 if TYPE_CHECKING:
     from peft import PeftModel
 
+#: Parameters of models whose weights may lie in memory twice.
+MERGE_BELOW = 200_000_000
+
 
 @contextmanager
 def merged(model: PeftModel) -> Iterator[int]:
     """Let LoRA on float32 linear layers be part of their weights until the block ends.
 
-    Every active adapter is added, scaled. Other layers (quantised, of half precision) go on
-    computing their pairs beside the weights. The block must not train.
+    Every active adapter is added, scaled. Other layers (quantised, of half precision, tied to the
+    embeddings) go on computing their pairs beside the weights, and so do all of a model of
+    ``MERGE_BELOW`` parameters or more, where a second copy would cost too much memory. The block
+    must not train.
 
     Yields:
         how many layers are merged.
     """
-    layers = [module for module in model.modules() if _can_merge(module)]
+    small = sum(parameter.numel() for parameter in model.parameters()) < MERGE_BELOW
+    tied = model.get_base_model().get_input_embeddings().weight
+    layers: list[Any] = [
+        module
+        for module in (model.modules() if small else ())
+        if _can_merge(module) and module.base_layer.weight is not tied
+    ]
     weights = [layer.base_layer.weight.data for layer in layers]
     try:
         for layer in layers:

@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import torch
 from torch.nn import functional
@@ -73,6 +74,7 @@ class TaggerSettings:
             "weight_decay": not 0 <= self.weight_decay < math.inf,
             "max_tokens": self.max_tokens < 8,
             "window_words": self.window_words < 1,
+            "schedule": self.schedule not in get_args(Schedule),
             "rounds": self.rounds < 1,
             "final_rate": not 0 <= self.final_rate < self.learning_rate,
         }

@@ -82,8 +82,8 @@ def _by_round(done: Done, *, up: bool) -> tuple[tuple[float, float], ...]:
 
 
 def _whole_line(methods: Sequence[tuple[Method, Done]], style: int) -> list[Series]:
-    """The whole model's size over all rounds, if the run says it and all methods share it."""
-    sizes = {size for _, done in methods if (size := _whole(done)) is not None}
+    """The backbone's size over all rounds, if the run says it; an encoder's is another."""
+    sizes = {size for _, done in methods if not done.encoder and (size := _whole(done)) is not None}
     if len(sizes) != 1:
         return []
     last = max(record.round for _, done in methods for record in done.rounds)
@@ -93,10 +93,11 @@ def _whole_line(methods: Sequence[tuple[Method, Done]], style: int) -> list[Seri
 
 
 def _whole(done: Done) -> int | None:
-    """Bytes of the backbone, whose count of parameters is with its adapter on."""
+    """Bytes of the backbone; a language model's count of parameters is with its adapter on."""
     if done.backbone_parameters is None:
         return None
-    return _BYTES * (done.backbone_parameters - (done.adapter_parameters or 0))
+    beside = 0 if done.encoder else done.adapter_parameters or 0
+    return _BYTES * (done.backbone_parameters - beside)
 
 
 def _traffic_row(method: Method, done: Done) -> Row:

@@ -92,6 +92,7 @@ class Done(_Record):
     peak_memory_mb: Number = None
     backbone_parameters: Count | None = None
     adapter_parameters: Count | None = None
+    encoder: str | None = None
     rounds: tuple[Round, ...] = ()
     cost: Cost | None = None
 

@@ -39,7 +39,7 @@ def training_section(run: Run) -> Section | None:
             "of different sites are of different notes; only their course compares."
         )
     if scores:
-        said.append("F1 on validation notes after each round, micro.")
+        said.append("F1 on validation notes after rounds, micro.")
     return Section(
         id="rounds",
         title="How training went, round by round",

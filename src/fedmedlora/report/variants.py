@@ -39,9 +39,6 @@ def scaling_section(run: Run) -> Section | None:
     if not parts:
         return _only_missing("scaling", "With more sites", "Scaling", unfinished)
     labels = [m.label for m in parts[0][1].methods if all(r.method(m.label) for _, r in parts)]
-    own = len(run.data.sites)
-    if own and own not in {sites for sites, _ in parts} and all(run.method(n) for n in labels):
-        parts.append((own, run))
     parts.sort(key=lambda part: part[0])
     figures = []
     for matching in MATCHINGS:

@@ -14,8 +14,8 @@ from fedmedlora.config import Study
 from fedmedlora.evaluation.tables import Table
 from fedmedlora.model.backbone import Precision
 from fedmedlora.model.memory import PROCESS_BYTES, Estimator, Shape
+from fedmedlora.model.merged import MERGE_BELOW
 from fedmedlora.study.arms import Arm, study_arms
-from fedmedlora.study.lora_bench import MERGE_BELOW
 
 _WIRE_BYTES = {"bf16": 2, "fp32": 4}
 _HERE = "this study"
@@ -94,7 +94,9 @@ def _exchange(arm: Arm, shape: Shape, number: int) -> tuple[int, int]:
     if method.scored and study.federation.validation == "sites":
         down += sites * up  # every site scores the adapters of all
     if arm.method == "fedex-lora":
-        down += (number - 1) * (sites - 1) * values["AB"] * width
+        # Its rank grows by (sites - 1) r a round, up to the width of a layer.
+        times = min((number - 1) * (sites - 1), shape.hidden / study.adapter.rank)
+        down += round(times * values["AB"] * width)
     return down, up
 
 

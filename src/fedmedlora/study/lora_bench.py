@@ -20,6 +20,7 @@ from fedmedlora.model.backbone import load_backbone
 from fedmedlora.model.decoding import DecodingSettings, EnforcedDecoder
 from fedmedlora.model.encoding import encode_examples
 from fedmedlora.model.lora import load_adapter
+from fedmedlora.model.merged import MERGE_BELOW
 from fedmedlora.model.training import TrainingSettings
 from fedmedlora.schema import Scheme
 from fedmedlora.study.arms import Arm
@@ -27,9 +28,6 @@ from fedmedlora.study.benches import Base, Rows, questions_about
 from fedmedlora.study.data import SiteData, StudyData, asked_of
 from fedmedlora.study.task_settings import task_settings
 from fedmedlora.tasks.example import Example
-
-#: Merging the adapter into a copy of the weights makes decoding faster where a copy is cheap.
-MERGE_BELOW = 200_000_000
 
 
 class LoraBench:

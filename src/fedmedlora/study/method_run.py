@@ -89,7 +89,7 @@ def _train(runner: MethodRunner, arm: Arm, folder: RunFolder, made: Made) -> Tra
         if record.round % every and record.round != last:
             return
         before = [row for row in scores if row["round"] < record.round]
-        own = runner.own_adapters(arm, adapter)
+        own = runner.own_adapters(arm, adapter, before=record.round + 1)
         scores[:] = [*before, *score_round(runner, arm, adapter, number=record.round, own=own)]
         folder.write_json(file, scores)
 

@@ -180,14 +180,20 @@ class MethodRunner:
     def _adapter_of(self, label: str) -> Adapter:
         return read_adapter(self._folder / "adapters" / label)
 
-    def own_adapters(self, arm: Arm, adapter: Adapter) -> dict[str, Adapter]:
+    def own_adapters(
+        self, arm: Arm, adapter: Adapter, *, before: int | None = None
+    ) -> dict[str, Adapter]:
         """Site -> the global adapter with the site's own factors of its last round in it.
 
-        Empty where sites keep none.
+        Empty where sites keep none. Rounds from ``before`` on are passed over: a killed run may
+        have left factors of a round that it did not finish.
         """
         if METHODS[arm.federated_method].keeps is None:
             return {}
-        return {site.name: self._own(arm, site.name).recall(adapter) for site in self.sites(arm)}
+        return {
+            site.name: self._own(arm, site.name).recall(adapter, before=before)
+            for site in self.sites(arm)
+        }
 
     def _own(self, arm: Arm, site: str) -> OwnFactors:
         return OwnFactors(self._folder / "federation" / arm.label / "own" / site)
@@ -265,7 +271,7 @@ class MethodRunner:
         if arm.kind == "new-site" and arm.of is not None:
             return read_open_biases(self._folder / "adapters" / arm.of, tasks)
         notes = [
-            (site.train if arm.kind == "new-site" else site.validation, site.covers)
+            (site.train if arm.kind == "new-site" else site.validation, site.covers, site.tasks)
             for site in sites
         ]
         adapters = [own.get(site.name, adapter) for site in sites]

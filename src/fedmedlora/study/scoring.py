@@ -190,14 +190,14 @@ def _records(
 def _comparisons(arms: Sequence[Arm], scored: Scored, study: Study) -> list[dict[str, Any]]:
     """Paired differences: what each site gains by joining, and each method against the first."""
     found = []
-    single = {arm.site: arm.label for arm in arms if arm.kind == "single" and not arm.is_tagger}
+    single = {(arm.site, arm.is_tagger): arm.label for arm in arms if arm.kind == "single"}
     for site in study.sites:
-        if site in single:
-            for arm in arms:
-                joined = arm.kind in ("federated", "centralised")
-                if joined or (arm.kind == "adapted" and arm.site == site):
-                    pair = (arm.label, single[site])
-                    found += _differences("joining", pair, site, scored, site=site)
+        for arm in arms:
+            alone = single.get((site, arm.is_tagger))
+            joined = arm.kind in ("federated", "centralised")
+            if alone and (joined or (arm.kind == "adapted" and arm.site == site)):
+                pair = (arm.label, alone)
+                found += _differences("joining", pair, site, scored, site=site)
     federated = [arm.label for arm in arms if arm.kind == "federated" and not arm.is_tagger]
     if federated:
         usual = "fed-medlora" if "fed-medlora" in federated else federated[0]

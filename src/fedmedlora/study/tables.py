@@ -90,7 +90,9 @@ def _traffic(done: Mapping[str, Mapping[str, Any] | None]) -> list[Table]:
         sites = [site for record in note["rounds"] for site in record["sites"].values()]
         down = sum(site["bytes_down"] for site in sites) / len(sites)
         up = sum(site["bytes_up"] for site in sites) / len(sites)
-        whole = 2 * (note["backbone_parameters"] - note["adapter_parameters"])
+        whole = 2 * note["backbone_parameters"]
+        if "encoder" not in note:  # a LoRA backbone was counted with its adapter on
+            whole -= 2 * note["adapter_parameters"]
         rows.append(
             (
                 label,

@@ -81,9 +81,18 @@ def _scaled(alone: Study, study: Study, number: int) -> FurtherRun:
     if alone.training.steps is not None:
         total = alone.training.steps * len(alone.site_names)
         settings["training.steps"] = max(1, round(total / number))
+    if alone.encoder.steps is not None:
+        total = alone.encoder.steps * len(alone.site_names)
+        settings["encoder.steps"] = max(1, round(total / number))
     if scaling.rate == "linear":
-        rate = alone.training.learning_rate * number / len(alone.site_names)
-        settings["training.learning_rate"] = rate
+        more = number / len(alone.site_names)
+        settings["training.learning_rate"] = alone.training.learning_rate * more
+        settings["encoder.learning_rate"] = alone.encoder.learning_rate * more
+        # Who trains on all notes, or adapts, makes as many steps as ever.
+        settings["adaptation.learning_rate"] = (
+            alone.adaptation.learning_rate or alone.training.learning_rate
+        )
+        methods = tuple(_at_rate_of(alone, entry) for entry in methods)
     # Ranks belong to the sites of before.
     plain = _with_methods(alone, methods).model_copy(
         update={
@@ -95,6 +104,15 @@ def _scaled(alone: Study, study: Study, number: int) -> FurtherRun:
     )
     run = plain.with_settings(settings, where="scaling")
     return FurtherRun(f"sites-{number}", "scaling", run, sites=number)
+
+
+def _at_rate_of(study: Study, entry: MethodEntry) -> MethodEntry:
+    sections = {"centralised": "training", "bert-centralised": "encoder"}
+    if entry.method not in sections:
+        return entry
+    section = sections[entry.method]
+    rate = {f"{section}.learning_rate": getattr(study, section).learning_rate}
+    return entry.model_copy(update={"set": {**rate, **entry.set}})
 
 
 def _with_methods(study: Study, methods: Sequence[MethodEntry]) -> Study:
