@@ -148,11 +148,11 @@ def test_a_new_sites_curve_has_a_line_for_each_start(run):
     assert rows_of(numbers) == {FED: ["1.000", "1.000"], "from scratch": ["0.000", "1.000"]}
 
 
-def test_scaling_counts_this_run_by_its_own_sites(run):
+def test_scaling_shows_even_partitions_alone_and_not_this_runs_own_sites(run):
     numbers = scaling_section(run).blocks[1].numbers[0]
-    assert numbers.head == ("", "1 sites", "2 sites")
+    assert numbers.head == ("", "1 sites")
     assert "adapted/north" not in rows_of(numbers)
-    assert rows_of(numbers)["centralised"] == ["1.000", "1.000"]
+    assert rows_of(numbers)["centralised"] == ["1.000"]
 
 
 def test_variants_show_the_methods_of_both_runs(run):
