@@ -54,8 +54,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             make_model(Path(folder), name)
             for precision, batch, tokens, checkpointing, objective in SETTINGS:
-                if precision not in precisions:
-                    continue
+                if precision not in precisions or (precision != "fp32" and name != "30M"):
+                    continue  # half precision is slow on many processors
                 settings = {
                     "folder": folder, "precision": precision, "batch": batch, "tokens": tokens,
                     "checkpointing": checkpointing, "objective": objective,
