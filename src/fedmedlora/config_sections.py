@@ -163,6 +163,7 @@ class TrainingConfig(Section):
     gradient_checkpointing: bool = False
     objective: Literal["answer", "decisions"] = "answer"
     schedule: Literal["round", "run"] = "round"
+    keep_optimiser: bool = False
 
 
 class DecodingConfig(Section):
@@ -237,6 +238,7 @@ class EncoderConfig(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     max_tokens: Annotated[int, Field(ge=8)] = 512
     schedule: Literal["round", "run"] = "round"
+    keep_optimiser: bool = False
     window_words: Positive = 40
     open_bias: float | Literal["validation"] = 0.0
     open_biases: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0, 0.5, 1.0, 1.5)

@@ -33,7 +33,12 @@ class Opened:
     """A page, what its console and its errors said, and the addresses that it asked for."""
 
     def __init__(self, browser, file: Path, **settings) -> None:
-        settings = {"viewport": {"width": 1200, "height": 900}, **settings}
+        # Pages scroll smoothly where motion is wanted; a click would land where nothing is yet.
+        settings = {
+            "viewport": {"width": 1200, "height": 900},
+            "reduced_motion": "reduce",
+            **settings,
+        }
         self.context = browser.new_context(**settings)
         self.page = self.context.new_page()
         self.faults: list[str] = []

@@ -93,3 +93,22 @@ def test_more_sites_step_longer_and_pooled_training_as_ever(tmp_path):
     assert [run["bert"].encoder.learning_rate for run in (one, four)] == [1e-3, 4e-3]
     assert [run["bert"].encoder.steps for run in (one, four)] == [20, 5]
     assert [run["bert"].adaptation.learning_rate for run in (one, four)] == [1e-3, 1e-3]
+
+
+@pytest.mark.parametrize(
+    ("method", "holders"),
+    [
+        ("fed-medlora", {"icu", "outpatient"}),
+        ("fedsa-lora", {"icu", "outpatient"}),
+        ("bert", {"icu", "outpatient"}),
+        ("centralised", {"pooled"}),
+        ("flexlora", set()),
+    ],
+)
+def test_optimisers_are_kept_at_the_sites_where_the_study_says_so(tmp_path, method, holders):
+    kept = ("training.keep_optimiser=true", "encoder.keep_optimiser=true")
+    study = study_of(tmp_path, *PLAIN, *kept, f"methods=[{method}]", "encoder.steps=1")
+    runner = MethodRunner(study, load_data(study), tmp_path / "run", lambda kind, facts: None)
+    runner.train(arms_of(study)[method])
+    left = (tmp_path / "run").rglob("optimiser/round-0002/state.safetensors")
+    assert {place.parents[2].name for place in left} == holders

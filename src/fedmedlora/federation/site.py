@@ -14,6 +14,7 @@ from fedmedlora.errors import AdapterError, ConfigError
 from fedmedlora.federation.adapter_parts import adapter_part, completed
 from fedmedlora.federation.first_rounds import FirstRounds, key_of
 from fedmedlora.federation.own_factors import OwnFactors
+from fedmedlora.federation.own_optimiser import OwnOptimiser
 from fedmedlora.federation.plan import Order, SiteLosses, SiteUpdate
 from fedmedlora.model.adapter import Adapter, Manifest
 from fedmedlora.model.backbone import Backbone
@@ -95,6 +96,7 @@ class AdapterSite:
         on_step: told after every step.
         first_rounds: where methods that begin alike share their first round.
         own: where factors are kept that the site trains and does not send, if there are such.
+        optimiser: where it is kept from round to round; begun anew in each without.
     """
 
     def __init__(
@@ -109,12 +111,14 @@ class AdapterSite:
         on_step: OnSiteStep | None = None,
         first_rounds: FirstRounds | None = None,
         own: OwnFactors | None = None,
+        optimiser: OwnOptimiser | None = None,
     ) -> None:
         self.name = name
         self._bench, self._train, self._validation = bench, train, validation
         self._settings, self._seed, self._on_step = settings, seed, on_step
         self._first_rounds = first_rounds
         self._own = own
+        self._optimiser = optimiser
 
     def train(self, adapter: Adapter, order: Order) -> SiteUpdate:
         """Train a copy of ``adapter`` for one round.
@@ -165,6 +169,7 @@ class AdapterSite:
             if self._on_step is not None:
                 self._on_step(self.name, order.round, number, steps, loss)
 
+        kept = self._optimiser.recall(before=order.round) if self._optimiser else {}
         outcome = train_adapter(
             self._bench.model,
             self._train,
@@ -172,8 +177,11 @@ class AdapterSite:
             settings=self._settings.in_round(order.round),
             seed=seed,
             trains=order.trains,
+            optimiser=kept,
             on_step=step,
         )
+        if self._optimiser is not None:
+            self._optimiser.keep({**kept, **outcome.optimiser}, round=order.round)
         return SiteUpdate(
             adapter=adapter_of(self._bench.model, adapter.manifest),
             examples=len(self._train),

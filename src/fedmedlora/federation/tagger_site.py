@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fedmedlora.federation.own_optimiser import OwnOptimiser
 from fedmedlora.federation.plan import Order, SiteLosses, SiteUpdate
 from fedmedlora.federation.site import OnSiteStep
 from fedmedlora.model.adapter import Adapter
@@ -28,6 +29,7 @@ class TaggerSite:
         settings: of one round.
         seed: the study's; the site's and round's are derived.
         on_step: told after every step.
+        optimiser: where it is kept from round to round; begun anew in each without.
     """
 
     def __init__(
@@ -40,10 +42,12 @@ class TaggerSite:
         settings: TaggerSettings,
         seed: int,
         on_step: OnSiteStep | None = None,
+        optimiser: OwnOptimiser | None = None,
     ) -> None:
         self.name = name
         self._tagger, self._train, self._validation = tagger, train, validation
         self._settings, self._seed, self._on_step = settings, seed, on_step
+        self._optimiser = optimiser
 
     def train(self, adapter: Adapter, order: Order) -> SiteUpdate:
         """Train a copy of the global state for one round."""
@@ -53,13 +57,17 @@ class TaggerSite:
             if self._on_step is not None:
                 self._on_step(self.name, order.round, number, steps, loss)
 
+        kept = self._optimiser.recall(before=order.round) if self._optimiser else {}
         outcome = train_tagger(
             self._tagger,
             self._train,
             settings=self._settings.in_round(order.round),
             seed=derive_seed(self._seed, "training", self.name, order.round),
+            optimiser=kept,
             on_step=step,
         )
+        if self._optimiser is not None:
+            self._optimiser.keep(outcome.optimiser, round=order.round)
         return SiteUpdate(
             adapter=state_of(self._tagger),
             examples=len(self._train),

@@ -1,7 +1,7 @@
 """One site's training of a tagger: rows in, the tagger trained in place, losses out.
 
-A plain loop over torch's AdamW and transformers' schedules, begun anew at every call, as for
-adapters. Labels that a row does not ask for are out of its softmax: a type that nobody
+A plain loop over torch's AdamW and transformers' schedules, begun anew at every call by default, as
+for adapters. Labels that a row does not ask for are out of its softmax: a type that nobody
 looked for is unknown there, not absent, and gets no gradient.
 """
 
@@ -19,6 +19,11 @@ from torch.nn import functional
 
 from fedmedlora.errors import AdapterError, ConfigError, DataError
 from fedmedlora.model.bio import IGNORED, OUTSIDE
+from fedmedlora.model.optimiser_state import (
+    OptimiserState,
+    optimiser_state,
+    put_optimiser_state,
+)
 from fedmedlora.model.tagger import Tagger, load_state, state_of
 from fedmedlora.model.tagger_answers import Padded, logits_of, pad_rows
 from fedmedlora.model.tagging import TagRow, tagger_tasks
@@ -28,6 +33,7 @@ from fedmedlora.model.training import (
     TrainingOutcome,
     length_order,
     rates_in_round,
+    warmup_steps,
 )
 from fedmedlora.tasks.settings import TASKS, TaskSettings
 
@@ -45,8 +51,8 @@ class TaggerSettings:
         weight_decay: AdamW's, of matrices.
         max_tokens: limit of a row. The paper: 512; less where the encoder takes less.
         window_words: a window packs whole sentences up to this many words.
-        schedule, rounds, final_rate: see ``training.TrainingSettings``; the rate falls linearly
-            in either.
+        schedule, rounds, final_rate, keep_optimiser: see ``training.TrainingSettings``; the rate
+            falls linearly in either schedule.
 
     Raises:
         ConfigError: a value out of range.
@@ -63,6 +69,7 @@ class TaggerSettings:
     schedule: Schedule = "round"
     rounds: int = 1
     final_rate: float = 0.0
+    keep_optimiser: bool = False
 
     def __post_init__(self) -> None:
         wrong = {
@@ -112,6 +119,7 @@ def train_tagger(
     *,
     settings: TaggerSettings,
     seed: int,
+    optimiser: OptimiserState | None = None,
     on_step: OnStep | None = None,
 ) -> TrainingOutcome:
     """Train ``tagger`` on ``rows``, in place; embeddings stay as they are.
@@ -121,12 +129,13 @@ def train_tagger(
         rows: those that ask for nothing are passed over.
         settings: of this round.
         seed: order of the rows and dropout; equal seeds give equal bits on one machine.
+        optimiser: what AdamW begins with; where it has something, there is no warm-up.
         on_step: told after every step.
 
     Raises:
         DataError: there are no rows.
         AdapterError: the loss or a weight became infinite or no number; the tagger is then what it
-            was before.
+            was before; or ``optimiser`` is of another tagger.
     """
     rows = [row for row in rows if row.allowed != (OUTSIDE,) and row.targets]
     if not rows:
@@ -134,11 +143,15 @@ def train_tagger(
     started = time.monotonic()
     before = state_of(tagger)
     losses: list[float] = []
+    adam = _optimiser(tagger, settings)
+    if optimiser:
+        settings = replace(settings, warmup=0.0)
+        put_optimiser_state(tagger.model, adam, optimiser)
     devices = [tagger.model.device] if tagger.model.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices):
             torch.manual_seed(seed)
-            _run(tagger, rows, settings=settings, seed=seed, losses=losses, on_step=on_step)
+            _run(tagger, rows, adam, settings=settings, seed=seed, losses=losses, on_step=on_step)
         state_of(tagger)  # refuses what is not finite
     except AdapterError as error:
         load_state(tagger, before)
@@ -155,6 +168,7 @@ def train_tagger(
         loss_last=sum(losses[-edge:]) / edge,
         tokens=sum(row.targets for row in rows),
         seconds=time.monotonic() - started,
+        optimiser=optimiser_state(tagger.model, adam),
     )
 
 
@@ -180,9 +194,23 @@ def mean_tagging_loss(
     return total / count, count
 
 
+def _optimiser(tagger: Tagger, settings: TaggerSettings) -> torch.optim.AdamW:
+    trained = [p for p in tagger.model.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.ndim >= 2]
+    others = [p for p in trained if p.ndim < 2]
+    return torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": settings.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+    )
+
+
 def _run(
     tagger: Tagger,
     rows: Sequence[TagRow],
+    optimiser: torch.optim.AdamW,
     *,
     settings: TaggerSettings,
     seed: int,
@@ -193,17 +221,12 @@ def _run(
 
     steps = settings.steps or math.ceil(len(rows) / settings.batch * settings.epochs)
     trained = [p for p in tagger.model.parameters() if p.requires_grad]
-    matrices = [p for p in trained if p.ndim >= 2]
-    others = [p for p in trained if p.ndim < 2]
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": matrices, "weight_decay": settings.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ],
-        lr=settings.learning_rate,
-    )
     schedule = get_polynomial_decay_schedule_with_warmup(
-        optimiser, math.ceil(settings.warmup * steps), steps, lr_end=settings.final_rate, power=1.0
+        optimiser,
+        warmup_steps(settings.warmup, steps),
+        steps,
+        lr_end=settings.final_rate,
+        power=1.0,
     )
     tagger.model.train()
     batches = _batches(tagger, rows, batch=settings.batch, rng=random.Random(seed))

@@ -1,8 +1,8 @@
 """One site's training: an adapted model and rows in, the adapter trained in place, losses out.
 
-TRL's SFTTrainer does the work: AdamW, warm-up and optimiser state anew at every call, by default
-a cosine schedule too (arXiv 2601.22124, the authors' configurations). What it leaves
-behind on the model, and the random state that it resets, are put back.
+TRL's SFTTrainer does the work: by default AdamW, warm-up and a cosine schedule anew at every call
+(arXiv 2601.22124, the authors' configurations). What it leaves behind on the model, and the random
+state that it resets, are put back.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fedmedlora.errors import AdapterError, ConfigError, DataError
@@ -21,6 +21,11 @@ from fedmedlora.model.adapter import Part, factor_of
 from fedmedlora.model.encoding import Row
 from fedmedlora.model.fused_lora import fused_lora
 from fedmedlora.model.losses import Objective, answer_loss, batch_loss, mean_loss, pad_rows
+from fedmedlora.model.optimiser_state import (
+    OptimiserState,
+    optimiser_state,
+    put_optimiser_state,
+)
 from fedmedlora.model.restoring import kept_as_it_was
 
 __all__ = [
@@ -32,6 +37,7 @@ __all__ = [
     "mean_loss",
     "rates_in_round",
     "train_adapter",
+    "warmup_steps",
 ]
 
 if TYPE_CHECKING:
@@ -67,6 +73,8 @@ class TrainingSettings:
             a cosine; ``"run"``: it falls once, linearly, over all rounds.
         rounds: of the run; for ``schedule="run"``.
         final_rate: where the rate of this call ends; ``in_round`` sets it.
+        keep_optimiser: a site's AdamW goes on in the next round with what it remembers of the one
+            before, and does not warm up again.
         objective: the loss: ``"answer"``, the usual one over all answer tokens, or
             ``"decisions"``, of what enforced decoding leaves open; see ``losses``.
 
@@ -87,6 +95,7 @@ class TrainingSettings:
     schedule: Schedule = "round"
     rounds: int = 1
     final_rate: float = 0.0
+    keep_optimiser: bool = False
 
     def __post_init__(self) -> None:
         wrong = {
@@ -119,6 +128,11 @@ def rates_in_round(rate: float, round: int, rounds: int) -> tuple[float, float]:
     return rate * (1 - (at - 1) / rounds), rate * (1 - at / rounds)
 
 
+def warmup_steps(share: float, steps: int) -> int:
+    """How many of ``steps`` warm up; never all, or the rate would have nowhere to fall."""
+    return min(math.ceil(share * steps), steps - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingOutcome:
     """What a call of ``train_adapter`` did.
@@ -129,6 +143,7 @@ class TrainingOutcome:
         loss_last: mean loss of the last tenth.
         tokens: target tokens of all rows of the site (once, not per epoch).
         seconds: wall clock.
+        optimiser: what AdamW remembers of the parameters that were trained.
     """
 
     steps: int
@@ -136,6 +151,7 @@ class TrainingOutcome:
     loss_last: float
     tokens: int
     seconds: float
+    optimiser: OptimiserState = field(default_factory=dict, repr=False, compare=False)
 
 
 def train_adapter(
@@ -146,6 +162,7 @@ def train_adapter(
     settings: TrainingSettings,
     seed: int,
     trains: Part = "AB",
+    optimiser: OptimiserState | None = None,
     on_step: OnStep | None = None,
 ) -> TrainingOutcome:
     """Train the adapter of ``model`` on ``rows``, in place.
@@ -157,17 +174,20 @@ def train_adapter(
         settings: of this round.
         seed: order of the rows and dropout; equal seeds give equal bits on one machine.
         trains: the factors to train; the others are frozen until the end of the call.
+        optimiser: what AdamW begins with; where it has something, there is no warm-up.
         on_step: told after every step.
 
     Raises:
         DataError: there are no rows.
         AdapterError: the loss or the adapter became infinite or no number; the adapter is then
-            what it was before.
+            what it was before; or ``optimiser`` is of another adapter.
     """
     if not rows:
         raise DataError("no example is left to train on")
     started = time.monotonic()
     losses: list[float] = []
+    if optimiser:
+        settings = replace(settings, warmup=0.0)
     with (
         tempfile.TemporaryDirectory() as folder,
         _only(model, trains),
@@ -178,15 +198,18 @@ def train_adapter(
             model,
             rows,
             tokenizer=tokenizer,
-            config=_config(folder, settings, seed=seed),
+            config=_config(folder, settings, rows=len(rows), seed=seed),
             settings=settings,
         )
         _watch(trainer, losses, on_step)
+        if optimiser:
+            _begin_with(trainer, optimiser)
         # TRL rounds the adapter of a quantised backbone to bf16, in which small steps are lost.
         _put_back(model, before)
         try:
             trainer.train()
             _check_finite(model, len(losses))
+            remembered = optimiser_state(model, trainer.optimizer)
         except AdapterError:
             _put_back(model, before)
             raise
@@ -200,12 +223,14 @@ def train_adapter(
         loss_last=sum(losses[-edge:]) / edge,
         tokens=sum(row.targets for row in rows),
         seconds=time.monotonic() - started,
+        optimiser=remembered,
     )
 
 
-def _config(folder: str, settings: TrainingSettings, *, seed: int) -> SFTConfig:
+def _config(folder: str, settings: TrainingSettings, *, rows: int, seed: int) -> SFTConfig:
     from trl import SFTConfig
 
+    steps = settings.steps or math.ceil(math.ceil(rows / settings.batch) * settings.epochs)
     config = SFTConfig(
         output_dir=folder,
         num_train_epochs=settings.epochs,
@@ -214,7 +239,7 @@ def _config(folder: str, settings: TrainingSettings, *, seed: int) -> SFTConfig:
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         **_falling(settings),
-        warmup_steps=settings.warmup,  # below 1 it is a share
+        warmup_steps=warmup_steps(settings.warmup, steps),
         gradient_checkpointing=settings.gradient_checkpointing,
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
@@ -385,6 +410,18 @@ def _watch(trainer: SFTTrainer, losses: list[float], on_step: OnStep | None) -> 
                 on_step(state.global_step, state.max_steps, float(loss))
 
     trainer.add_callback(Progress())
+
+
+def _begin_with(trainer: SFTTrainer, optimiser: OptimiserState) -> None:
+    from transformers import TrainerCallback
+
+    class Begin(TrainerCallback):  # type: ignore[misc]
+        """Fills the optimiser once the trainer has made it."""
+
+        def on_train_begin(self, *arguments: object, **kwargs: object) -> None:
+            put_optimiser_state(trainer.model, trainer.optimizer, optimiser)
+
+    trainer.add_callback(Begin())
 
 
 def _check_finite(model: PeftModel, steps: int) -> None:

@@ -19,6 +19,7 @@ from fedmedlora.errors import ConfigError
 from fedmedlora.evaluation.open_bias import choose_open_biases
 from fedmedlora.federation.first_rounds import FirstRounds
 from fedmedlora.federation.own_factors import OwnFactors
+from fedmedlora.federation.own_optimiser import OwnOptimiser
 from fedmedlora.federation.plan import FederationPlan, RoundRecord, SiteWorker, Workers
 from fedmedlora.federation.run import run_federation
 from fedmedlora.model.adapter import Adapter
@@ -221,9 +222,11 @@ class MethodRunner:
             told = {"round": round, "step": number, "steps": steps, "loss": loss}
             self.on_event("step", {"method": arm.label, "site": site, **told})
 
-        # Nothing else trains on the pooled notes, nor from another arm's adapter.
-        alone = name == POOLED or arm.of is not None
         keeps = METHODS[arm.federated_method].keeps is not None
+        optimiser = self._own_optimiser(arm, name)
+        # Nothing else trains on the pooled notes, nor from another arm's adapter; and a first
+        # round that is taken up from another method has no optimiser to go on with.
+        alone = name == POOLED or arm.of is not None or optimiser is not None
         return bench.worker(
             name,
             arm,
@@ -231,7 +234,20 @@ class MethodRunner:
             on_step=step,
             first_rounds=None if alone else FirstRounds(first_rounds_of(self._folder)),
             own=self._own(arm, name) if keeps else None,
+            optimiser=optimiser,
         )
+
+    def _own_optimiser(self, arm: Arm, site: str) -> OwnOptimiser | None:
+        """Where a site keeps its optimiser; None if it begins anew in every round.
+
+        So it does where the server cuts new factors (FlexLoRA): those remembered are gone.
+        """
+        section = arm.study.encoder if arm.is_tagger else arm.study.training
+        if not section.keep_optimiser or METHODS[arm.federated_method].mixed_ranks:
+            return None
+        if arm.kind in ("adapted", "new-site"):
+            return None  # one round
+        return OwnOptimiser(self._folder / "federation" / arm.label / "own" / site / "optimiser")
 
     def _server_losses(self, study: Study, adapters: Sequence[Adapter]) -> list[float]:
         """Mean loss of each adapter on the server's own validation notes."""

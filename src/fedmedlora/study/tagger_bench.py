@@ -91,6 +91,7 @@ class TaggerBench:
             settings=settings,
             seed=arm.study.seed,
             on_step=more.get("on_step"),
+            optimiser=more.get("optimiser"),
         )
 
     def open_bias(self, study: Study) -> tuple[float | str, Sequence[float]]:
