@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from fedmedlora.errors import FederationError
 
+_BLOCK = 1 << 17  # values weighted at a time: they stay in the processor's cache
+
 
 def average_factors(
     states: Iterable[Mapping[str, NDArray[np.float32]]], weights: Sequence[float]
@@ -46,8 +48,19 @@ def average_factors(
                 f"adapter {place} has other tensor names or shapes than the first"
             )
         for name, tensor in state.items():
-            total[name] += weights[place] * tensor.astype(np.float64)
+            _add(total[name], tensor, weights[place])
     if place + 1 != len(weights):
         more = "more" if place + 1 > len(weights) else str(place + 1)
         raise FederationError(f"{len(weights)} weights but {more} adapters")
     return {name: tensor.astype(np.float32) for name, tensor in total.items()}
+
+
+def _add(total: NDArray[np.float64], tensor: NDArray[np.float32], weight: float) -> None:
+    """``total += weight * tensor`` in float64, without a copy of the tensor."""
+    sums, values = total.reshape(-1), np.ascontiguousarray(tensor).reshape(-1)
+    block = np.empty(min(_BLOCK, values.size))
+    for at in range(0, values.size, _BLOCK):
+        part = block[: min(_BLOCK, values.size - at)]
+        part[...] = values[at : at + _BLOCK]
+        part *= weight
+        sums[at : at + _BLOCK] += part

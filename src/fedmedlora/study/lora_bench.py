@@ -6,7 +6,6 @@ study of dictionaries and API models loads none.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,7 +19,7 @@ from fedmedlora.model.backbone import load_backbone
 from fedmedlora.model.decoding import DecodingSettings, EnforcedDecoder
 from fedmedlora.model.encoding import encode_examples
 from fedmedlora.model.lora import load_adapter
-from fedmedlora.model.merged import MERGE_BELOW
+from fedmedlora.model.merged import merged
 from fedmedlora.model.training import TrainingSettings
 from fedmedlora.schema import Scheme
 from fedmedlora.study.arms import Arm
@@ -133,8 +132,20 @@ class LoraBench:
         """See ``Bench``."""
         bench = self.workbench(study)
         load_adapter(bench.model, adapter or bench.initial)
-        model = _decodable(bench)
-        tokenizer = bench.backbone.tokenizer
+        with merged(bench.model.eval()):
+            return self._answers(study, examples, open_biases, mode=mode, on_done=on_done)
+
+    def _answers(
+        self,
+        study: Study,
+        examples: Sequence[Example],
+        open_biases: Mapping[str, float],
+        *,
+        mode: str | None,
+        on_done: Callable[[int], None] | None,
+    ) -> list[str]:
+        bench = self.workbench(study)
+        model, tokenizer = bench.model, bench.backbone.tokenizer
         answers = [""] * len(examples)
         done = 0
         for task in self.settings.tasks:
@@ -157,14 +168,6 @@ class LoraBench:
                 answers[i] = answer
             done += len(part)
         return answers
-
-
-def _decodable(bench: Workbench) -> Any:
-    backbone = bench.backbone
-    small = backbone.model.num_parameters() < MERGE_BELOW
-    if backbone.precision == "fp32" and small:
-        return copy.deepcopy(bench.model).merge_and_unload().eval()
-    return bench.model.eval()
 
 
 def training_settings(arm: Arm) -> TrainingSettings:

@@ -1,0 +1,139 @@
+"""Enforced decoding against transformers' `generate`: notes a second, same adapter, same prompts.
+
+    python benchmarks/decoding.py studies/demo.yaml [key=value ...] [--notes 12] [--check 500]
+
+Trains one adapter on the study's pooled training notes, over the whole vocabulary, so that it can
+also write freely; then answers the questions about validation notes in every way, in turns.
+`generate` is taken one window at a time, and at the best of several batch sizes. `--check N` only
+compares N enforced answers, character by character, with a decoder that has no cache, no draft and
+no trie (tests/model/reference_decoder.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from alternating import alternate
+
+from fedmedlora.config import load_study
+from fedmedlora.model.decoding import DecodingSettings, EnforcedDecoder
+from fedmedlora.model.generation import generate_answers
+from fedmedlora.model.lora import load_adapter
+from fedmedlora.model.merged import merged
+from fedmedlora.progress import quiet_libraries
+from fedmedlora.study.arms import study_arms
+from fedmedlora.study.data import load_data
+from fedmedlora.study.methods import MethodRunner
+from fedmedlora.tasks.example import Example
+
+BATCHES = (8, 32, 64, 128)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("study", type=Path)
+    parser.add_argument("settings", nargs="*")
+    parser.add_argument("--notes", type=int, default=12, help="validation notes of each site")
+    parser.add_argument("--steps", type=int, default=600, help="of the adapter's training")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--check", type=int, help="compare so many answers with the reference")
+    arguments = parser.parse_args()
+    quiet_libraries()
+    study = load_study(
+        arguments.study,
+        [
+            "methods=[centralised]", "training.objective=answer", "federation.rounds=1",
+            "training.learning_rate=2e-3", "training.schedule=round",
+            f"training.steps={arguments.steps}", "decoding.open_bias=0.0", *arguments.settings,
+        ],
+    )  # fmt: skip
+    arm = next(arm for arm in study_arms(study) if arm.kind == "centralised")
+    data = load_data(study)
+    with tempfile.TemporaryDirectory() as folder:
+        runner = MethodRunner(study, data, Path(folder), lambda kind, facts: None)
+        adapter = runner.train(arm).adapter
+    notes = [(site, note) for site in data.sites for note in site.validation[: arguments.notes]]
+    asked = [
+        example
+        for site, note in notes
+        for example in runner.questions(arm, [note], site.covers, tasks=site.tasks)
+    ]
+    bench = runner.lora.workbench(study)
+    load_adapter(bench.model, adapter)
+    with merged(bench.model):
+        model, tokenizer = bench.model, bench.backbone.tokenizer
+        settings = partial(DecodingSettings, batch=study.decoding.batch, draft=study.decoding.draft)
+        if arguments.check:
+            check(model, tokenizer, asked[:: max(1, len(asked) // arguments.check)], settings)
+            return
+        for task in bench_tasks(asked):
+            compare(
+                model, tokenizer, [one for one in asked if one.task == task],
+                settings, task=task, notes=len(notes), turns=arguments.turns,
+            )  # fmt: skip
+
+
+def bench_tasks(asked: Sequence[Example]) -> list[str]:
+    return list(dict.fromkeys(one.task for one in asked))
+
+
+def compare(
+    model: Any,
+    tokenizer: Any,
+    asked: Sequence[Example],
+    settings: Any,
+    *,
+    task: str,
+    notes: int,
+    turns: int,
+) -> None:
+    free = partial(generate_answers, model, tokenizer, asked)
+    sides = {"generate, one by one": partial(free, batch=1)}
+    sides |= {f"generate, {batch} at once": partial(free, batch=batch) for batch in BATCHES}
+    enforced = EnforcedDecoder(model, tokenizer, settings())
+    sides["enforced"] = partial(enforced.decode, asked)
+    written = free(batch=64)
+    ended = sum(
+        one.endswith(answer.source[-8:]) for one, answer in zip(written, asked, strict=True)
+    )
+    seconds = alternate(sides, times=turns)
+    mine = seconds.pop("enforced")
+    print(
+        f"{task}: {notes} notes, {len(asked)} windows; `generate` reached the end of the source in "
+        f"{ended / len(asked):.0%} and wrote {sum(map(len, written))} characters for "
+        f"{sum(len(one.source) for one in asked)}"
+    )
+    print(f"  {'enforced':24} {notes / mine:7.2f} notes/s")
+    for name, took in seconds.items():
+        print(f"  {name:24} {notes / took:7.2f} notes/s   {took / mine:5.1f} times slower")
+
+
+def check(model: Any, tokenizer: Any, asked: Sequence[Example], settings: Any) -> None:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "model"))
+    from reference_decoder import ReferenceDecoder  # type: ignore[import-not-found]
+
+    different = tags = 0
+    for depth, bias in ((1, 0.0), (2, 1.0)):
+        reference = ReferenceDecoder(model, tokenizer, depth=depth, open_bias=bias)
+        decoder = EnforcedDecoder(model, tokenizer, settings(depth=depth, open_bias=bias))
+        for one, answer in zip(asked, decoder.decode(asked), strict=True):
+            tags += answer.count("</span>")
+            if reference.decode(one) != answer:
+                different += 1
+                print("different:", one.id)
+        print(
+            f"depth {depth}, open bias {bias}: {len(asked)} windows, {different} different,", end=""
+        )
+        print(f" {tags} tags so far", flush=True)
+    if different:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
