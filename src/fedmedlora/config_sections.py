@@ -208,7 +208,7 @@ class FederationConfig(Section):
     tau: Annotated[float, Field(gt=0)] = 1.0
     validation: Literal["server", "sites"] = "sites"
     size: Literal["tokens", "examples"] = "tokens"
-    wire: Literal["bf16", "fp32"] = "bf16"
+    wire: Literal["bf16", "fp32", "int8", "int4"] = "bf16"
     min_sites: Positive | None = None
     engine: Literal["in-process", "flower"] = "in-process"
     proximal: Annotated[float, Field(gt=0)] = 0.01

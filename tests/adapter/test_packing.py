@@ -10,7 +10,8 @@ from hypothesis.extra import numpy as npst
 
 from fedmedlora.errors import AdapterError
 from fedmedlora.model.adapter import Adapter
-from fedmedlora.model.packing import from_bf16, pack, to_bf16, unpack
+from fedmedlora.model.bfloat import from_bf16, to_bf16
+from fedmedlora.model.packing import pack, unpack
 
 
 def test_packed_order_is_the_manifests_order():

@@ -1,6 +1,7 @@
 """A federation of toy sites in one process, end to end."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from fedmedlora.errors import AdapterError, ConfigError, FederationError, RunErr
 from fedmedlora.federation.run import run_federation
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.adapter_files import read_adapter
-from fedmedlora.model.packing import from_bf16, to_bf16
+from fedmedlora.model.bfloat import from_bf16, to_bf16
 
 
 def run(folder, *, workers=None, initial=None, **changes):
@@ -104,7 +105,7 @@ def test_the_server_cannot_score_without_a_function(tmp_path):
         run(tmp_path, method="fed-medlora+", validation="server")
 
 
-@pytest.mark.parametrize("wire", ["bf16", "fp32"])
+@pytest.mark.parametrize("wire", ["bf16", "fp32", "int8", "int4"])
 @pytest.mark.parametrize("method", ["fed-medlora", "fed-medlora+"])
 def test_same_inputs_give_the_same_adapter_bit_for_bit(tmp_path, wire, method):
     one = run(tmp_path / "1", method=method, wire=wire, rounds=3)
@@ -118,6 +119,21 @@ def test_bf16_rounds_what_travels_and_keeps_the_average_in_float32(tmp_path):
     sent = from_bf16(to_bf16(start().tensors[A]))
     received = from_bf16(to_bf16(sent + np.float32(0.1)))
     assert np.allclose(result.adapter.tensors[A], received, atol=1e-7)
+
+
+def test_what_a_round_rounds_away_is_kept_at_the_site_and_sent_in_the_next(tmp_path):
+    undisturbed = run(tmp_path, wire="int4", rounds=5)
+    kept = sorted((tmp_path / "own" / "north" / "rounding").iterdir())
+    assert [place.name for place in kept] == ["round-0003", "round-0004", "round-0005"]
+    assert np.abs(np.load(kept[-1] / "rounding.npy")).max() > 0
+
+    def fifth_again():
+        shutil.rmtree(tmp_path / "round-0005")
+        return run(tmp_path, wire="int4", rounds=5, resume=True).adapter.sha256
+
+    assert fifth_again() == undisturbed.adapter.sha256
+    shutil.rmtree(tmp_path / "own")
+    assert fifth_again() != undisturbed.adapter.sha256
 
 
 def test_sites_do_not_share_memory_with_each_other_or_the_server(tmp_path):
@@ -396,7 +412,7 @@ def test_a_full_disk_in_a_checkpoint_leaves_the_last_good_one(tmp_path, monkeypa
     "change",
     [
         {"rounds": 0}, {"sites": ()}, {"sites": ("a", "a")}, {"method": "fedprox"}, {"beta": -1},
-        {"tau": 0}, {"min_sites": 4}, {"min_sites": 0}, {"wire": "int8"}, {"validation": "both"},
+        {"tau": 0}, {"min_sites": 4}, {"min_sites": 0}, {"wire": "int2"}, {"validation": "both"},
         {"processes": 0}, {"run_id": ""}, {"timeout_s": 0}, {"size": "bytes"},
     ],
 )  # fmt: skip

@@ -16,9 +16,12 @@ from pathlib import Path
 
 from fedmedlora.errors import ConfigError
 from fedmedlora.federation import wire
+from fedmedlora.federation.adapter_parts import adapter_part
 from fedmedlora.federation.flower import ClientApp, ConfigRecord, Context, Message, RecordDict
+from fedmedlora.federation.own_rounding import OwnRounding
 from fedmedlora.federation.plan import SiteWorker, Workers
 from fedmedlora.model.adapter import check_adapter
+from fedmedlora.model.packing import is_difference
 
 INTRODUCE = "query.introduce"
 
@@ -48,12 +51,14 @@ class Desk:
         sites: names, in the plan's order; a node of Flower's simulation is a place in it.
         workers: by name, or what makes them.
         logs: folder for the sites' own logs, or ``None`` to keep none.
+        own: folder for what sites keep for themselves, or ``None`` to keep nothing.
         token: tells this federation's workers from another's in the same process.
     """
 
     sites: tuple[str, ...]
     workers: Workers
     logs: Path | None = None
+    own: Path | None = None
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def site(self, context: Context) -> str:
@@ -98,14 +103,24 @@ def _introduce(message: Message, context: Context, *, desk: Desk) -> Message:
 
 
 def _train(content: RecordDict, desk: Desk, site: str) -> RecordDict:
-    call, (adapter,) = wire.read_request(content)
+    call, adapter = wire.read_request(content)
     check_adapter(adapter.tensors, adapter.manifest)
     update = desk.worker(site).train(adapter, wire.read_order(content, call))
-    return wire.update_reply(call, site, update)
+    own = None
+    if desk.own is not None and is_difference(call.wire) and call.carries:
+        own = OwnRounding(desk.own / site / "rounding")
+    carried = None if own is None else own.recall(before=call.round)
+    if is_difference(call.wire):  # as it came, whatever the worker did with it
+        _, adapter = wire.read_request(content)
+    before = adapter_part(adapter, call.returns)
+    reply, left = wire.update_reply(call, site, update, before=before, carried=carried)
+    if own is not None and left is not None:
+        own.keep(left, round=call.round)
+    return reply
 
 
 def _score(content: RecordDict, desk: Desk, site: str) -> RecordDict:
-    call, candidates = wire.read_request(content)
+    call, candidates = wire.read_scoring_request(content)
     for candidate in candidates:
         check_adapter(candidate.tensors, candidate.manifest)
     return wire.losses_reply(call, site, desk.worker(site).losses(candidates))

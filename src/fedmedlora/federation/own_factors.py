@@ -1,7 +1,4 @@
-"""Factors that a site trains and keeps (FedSA-LoRA's B): into the site's own folder, and back.
-
-FOLDER/round-0001/    the site's own factors after that round; never sent
-"""
+"""Factors that a site trains and keeps (FedSA-LoRA's B): into the site's own folder, and back."""
 
 from __future__ import annotations
 
@@ -9,9 +6,12 @@ from pathlib import Path
 
 from fedmedlora.errors import AdapterError
 from fedmedlora.federation.adapter_parts import adapter_part, completed
+from fedmedlora.federation.own_rounds import OwnRounds
 from fedmedlora.federation.plan import Order
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.adapter_files import read_adapter, save_adapter
+
+_ADAPTER = "adapter"
 
 
 class OwnFactors:
@@ -22,7 +22,7 @@ class OwnFactors:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._rounds = OwnRounds(folder)
 
     def keep(self, trained: Adapter, order: Order) -> None:
         """Keep what is not sent of a trained adapter.
@@ -31,7 +31,8 @@ class OwnFactors:
             RunError: the folder cannot be written.
         """
         own = adapter_part(trained, "B" if order.returns == "A" else "A")
-        save_adapter(own, self._folder / f"round-{order.round:04d}", base_model="")
+        with self._rounds.new(order.round) as fresh:
+            save_adapter(own, fresh / _ADAPTER, base_model="")
 
     def recall(self, initial: Adapter, *, before: int | None = None) -> Adapter:
         """``initial`` with the site's own factors of its last round in place of its.
@@ -43,18 +44,12 @@ class OwnFactors:
         Raises:
             AdapterError: what was kept is damaged, or of another adapter.
         """
-        kept = {
-            int(place.name.removeprefix("round-")): place
-            for place in self._folder.glob("round-[0-9][0-9][0-9][0-9]")
-        }
-        rounds = [number for number in kept if before is None or number < before]
-        if not rounds:
+        place = self._rounds.last(before=before)
+        if place is None:
             return initial
-        own = read_adapter(kept[max(rounds)])
+        own = read_adapter(place / _ADAPTER)
         whole = completed(own, initial)
         shapes = {name: tensor.shape for name, tensor in whole.tensors.items()}
         if shapes != dict(initial.manifest.tensors):
-            raise AdapterError(
-                f"{kept[max(rounds)]}: the factors kept there are of another adapter"
-            )
+            raise AdapterError(f"{place}: the factors kept there are of another adapter")
         return whole

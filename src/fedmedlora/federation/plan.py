@@ -15,7 +15,7 @@ from fedmedlora.aggregation.methods import METHODS, Part
 from fedmedlora.aggregation.server_optimiser import ServerOptions
 from fedmedlora.errors import ConfigError
 from fedmedlora.model.adapter import Adapter
-from fedmedlora.model.packing import WIRE_TYPES, Wire
+from fedmedlora.model.packing import WIRES, Wire
 
 Status = Literal["ok", "absent", "failed", "refused"]
 
@@ -79,7 +79,7 @@ class FederationPlan:
             "tau": math.isfinite(self.tau) and self.tau > 0,
             "validation": self.validation in ("server", "sites"),
             "size": self.size in ("tokens", "examples"),
-            "wire": self.wire in WIRE_TYPES,
+            "wire": self.wire in WIRES,
             "ranks": all(site in self.sites and r >= 1 and a > 0 for site, r, a in self.ranks),
             "ranks (the method has one for all sites)": not self.ranks
             or self.method not in METHODS

@@ -65,7 +65,7 @@ def run_federation(
         workers: the sites by name, or what makes one by name (needed for worker processes and
             for Flower's simulation).
         folder: for checkpoints; made if need be. The sites' own error logs go to its
-            ``site-logs``.
+            ``site-logs``, what they keep for themselves to its ``own``.
         engine: "in-process", or "flower" for Flower's simulation.
         server_losses: scores candidate adapters, mean loss a token each; needed by Fed-MedLoRA+
             with validation at the server.
@@ -106,7 +106,8 @@ def run_federation(
         on_round(progress.records[-1], strategy.model.adapter)
     left = plan.rounds - len(progress.records)
     if left > 0:
-        desk = Desk(plan.sites, workers, logs=folder.resolve() / "site-logs")
+        place = folder.resolve()
+        desk = Desk(plan.sites, workers, logs=place / "site-logs", own=place / "own")
         stop = threading.Event()
         ENGINES[engine](plan, desk, _server_app(strategy, left, stop, on_event), stop)
     if len(strategy.records) != plan.rounds:

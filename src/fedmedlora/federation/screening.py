@@ -20,16 +20,22 @@ from fedmedlora.federation import wire
 from fedmedlora.federation.flower import Message, RecordDict
 from fedmedlora.federation.plan import Status
 from fedmedlora.model.adapter import Adapter, Manifest, check_adapter
-from fedmedlora.model.packing import unpack
+from fedmedlora.model.packing import unpack_update
 
 LARGEST = 2**53  # the last whole number that float64 counts exactly
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A site's adapter that passed, still packed, and what the site reported."""
+    """A site's adapter that passed, still packed, and what the site reported.
+
+    Attributes:
+        packed: as it came.
+        before: what it is a difference to, if it is one.
+    """
 
     packed: NDArray[Any]
+    before: Adapter | None
     examples: int
     tokens: int
     loss_first: float | None
@@ -39,7 +45,8 @@ class Candidate:
 
     def adapter(self, call: wire.Call) -> Adapter:
         """Unpacked."""
-        return unpack(self.packed, Manifest.from_json(call.reply_manifest), call.wire)
+        manifest = Manifest.from_json(call.reply_manifest)
+        return unpack_update(self.packed, manifest, call.wire, self.before)
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,11 @@ Read = TypeVar("Read")
 
 
 def screen_updates(
-    replies: Iterable[Message], nodes: Mapping[int, str], calls: Mapping[str, wire.Call]
+    replies: Iterable[Message],
+    nodes: Mapping[int, str],
+    calls: Mapping[str, wire.Call],
+    *,
+    before: Callable[[wire.Call], Adapter | None],
 ) -> tuple[dict[str, Candidate], dict[str, Turned]]:
     """Sort the replies to a training request.
 
@@ -70,11 +81,16 @@ def screen_updates(
         replies: as they came, in any order.
         nodes: node id -> site, of those that were asked.
         calls: what was sent out, by site.
+        before: what the replies to a call are differences to, if they are.
 
     Returns:
         the good ones by site, and for every other asked site what is wrong.
     """
-    return _screen(replies, nodes, calls, _read_update)
+
+    def read(content: RecordDict, call: wire.Call) -> Candidate:
+        return _read_update(content, call, before(call))
+
+    return _screen(replies, nodes, calls, read)
 
 
 def screen_scores(
@@ -141,7 +157,7 @@ def _check_answer(config: Mapping[str, Any], site: str, call: wire.Call) -> str 
     return None
 
 
-def _read_update(content: RecordDict, call: wire.Call) -> Candidate:
+def _read_update(content: RecordDict, call: wire.Call, before: Adapter | None) -> Candidate:
     if wire.settings(content).get("manifest") != call.reply_manifest:
         raise FederationError("its adapter's manifest is not the one that was asked for")
     manifest = Manifest.from_json(call.reply_manifest)
@@ -152,9 +168,10 @@ def _read_update(content: RecordDict, call: wire.Call) -> Candidate:
         raise FederationError(f"{len(bad)} of its {len(counts)} counts are malformed")
     sizes = {name: _size(metrics, name) for name in ("examples", "tokens")}
     packed = wire.packed_array(content, manifest, call.wire)
-    check_adapter(unpack(packed, manifest, call.wire).tensors, manifest)
+    check_adapter(unpack_update(packed, manifest, call.wire, before).tensors, manifest)
     return Candidate(
         packed=packed,
+        before=before,
         examples=sizes["examples"],
         tokens=sizes["tokens"],
         loss_first=_number(metrics.get("loss_first")),

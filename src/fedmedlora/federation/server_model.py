@@ -25,7 +25,7 @@ from fedmedlora.federation.adapter_parts import (
 from fedmedlora.federation.flower import ArrayRecord, RecordDict
 from fedmedlora.federation.plan import FederationPlan
 from fedmedlora.model.adapter import Adapter, Manifest
-from fedmedlora.model.packing import pack
+from fedmedlora.model.packing import form_of, is_difference, pack, unpack
 
 
 class ServerModel:
@@ -49,6 +49,7 @@ class ServerModel:
         self._initial = initial
         self._method: Method = METHODS[plan.method]
         self._ranks = {site: (rank, alpha) for site, rank, alpha in plan.ranks}
+        self._sent: dict[str, Adapter] = {}
 
     @property
     def manifest(self) -> Manifest:
@@ -92,11 +93,15 @@ class ServerModel:
             trains=method.trains(number),
             returns=returns,
             initial="" if method.sends == "AB" else self._initial.sha256,
+            carries=not method.mixed_ranks,
         )
 
     def requests(self, calls: Mapping[str, wire.Call]) -> dict[str, RecordDict]:
         """A request to train for every site; sites of one manifest share its array."""
         residual = self._residual()
+
+        form = form_of(self._plan.wire)
+        self._sent.clear()
 
         @cache
         def arrays(manifest: str) -> ArrayRecord:
@@ -105,14 +110,20 @@ class ServerModel:
             if wanted.rank != self.manifest.rank or wanted.alpha != self.manifest.alpha:
                 own = manifest_at_rank(self.manifest, rank=wanted.rank, alpha=wanted.alpha)
                 whole = truncated(whole, own)
-            return wire.adapter_arrays(
-                pack(adapter_part(whole, self._method.sends), self._plan.wire)
-            )
+            packed = pack(adapter_part(whole, self._method.sends), form)
+            if is_difference(self._plan.wire):
+                self._sent[manifest] = unpack(packed, wanted, form)  # as the sites get it
+            return wire.adapter_arrays(packed)
 
         return {
             site: wire.request(call, arrays(call.manifest), residual=residual)
             for site, call in calls.items()
         }
+
+    def before(self, call: wire.Call) -> Adapter | None:
+        """What the replies to a call of the latest requests are differences to, if they are."""
+        sent = self._sent.get(call.manifest)
+        return None if sent is None else adapter_part(sent, call.returns)
 
     def combine(
         self, adapters: Iterable[Adapter], sites: Iterable[str], weights: list[float], number: int

@@ -41,7 +41,7 @@ from fedmedlora.federation.roster import Roster
 from fedmedlora.federation.screening import Candidate, Turned, screen_scores, screen_updates
 from fedmedlora.federation.server_model import ServerModel
 from fedmedlora.model.adapter import Adapter
-from fedmedlora.model.packing import pack
+from fedmedlora.model.packing import form_of, pack
 
 
 @dataclass
@@ -156,7 +156,9 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         current = self._round
         try:
             self._count("train")
-            candidates, turned = screen_updates(replies, current.nodes, current.calls)
+            candidates, turned = screen_updates(
+                replies, current.nodes, current.calls, before=self.model.before
+            )
             current.turn(turned)
             for site, candidate in candidates.items():
                 self._admit(site, candidate)
@@ -241,8 +243,11 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         first = self._round.calls[next(iter(candidates))]
         call = wire.Call(first.run, first.round, first.reply_manifest, first.wire)
         nodes = {node: site for node, site in self._round.nodes.items() if site in candidates}
-        arrays = wire.stacked([candidate.packed for candidate in candidates.values()])
-        content = wire.request(call, arrays)
+        content = wire.scoring_request(
+            call,
+            [candidate.packed for candidate in candidates.values()],
+            before=self.model.before(first),
+        )
         messages = [self._message(MessageType.EVALUATE, content, node) for node in nodes]
         replies = self._grid.send_and_receive(messages, timeout=self.plan.timeout_s)
         self._count("score")
@@ -276,7 +281,7 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
 
     def _next_broadcast(self) -> ArrayRecord:
         """What Flower's loop passes on; the requests are made from ``model``, site by site."""
-        return wire.adapter_arrays(pack(self.model.trainable, self.plan.wire))
+        return wire.adapter_arrays(pack(self.model.trainable, form_of(self.plan.wire)))
 
     def _finish(self) -> None:
         number = self._round.number

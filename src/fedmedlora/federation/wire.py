@@ -1,7 +1,8 @@
 """What the messages hold: requests and replies of the two phases, as Flower records and back.
 
-An adapter travels as one packed array beside its manifest. A reply holds numbers, names of sites
-and of counts, and the adapter; nothing else leaves a site.
+An adapter travels as one packed array beside its manifest; what a site trained may travel as its
+difference to what the site got. A reply holds numbers, names of sites and of counts, and the
+adapter; nothing else leaves a site.
 """
 
 from __future__ import annotations
@@ -25,10 +26,19 @@ from fedmedlora.federation.flower import (
 )
 from fedmedlora.federation.plan import Order, SiteLosses, SiteUpdate
 from fedmedlora.model.adapter import Adapter, Manifest, check_adapter
-from fedmedlora.model.packing import WIRE_TYPES, Wire, pack, unpack
+from fedmedlora.model.packing import (
+    Wire,
+    array_of,
+    form_of,
+    is_difference,
+    pack,
+    pack_update,
+    unpack,
+    unpack_update,
+)
 
 ARRAYS, PACKED, CONFIG, METRICS, COUNTS = "adapter", "packed", "config", "metrics", "counts"
-RESIDUAL = "residual"
+RESIDUAL, BEFORE = "residual", "before"
 COUNT_NAME = re.compile(r"[A-Za-z0-9_./-]{1,64}")
 MOST_COUNTS = 256
 
@@ -41,9 +51,11 @@ class Call:
         run: the plan's run id.
         round: from 1.
         manifest: JSON of the manifest of what the request carries.
-        wire: form of the packed arrays.
+        wire: how sites send what they trained.
         reply: JSON of the manifest of what a training's reply must carry; "" is the same.
         trains, returns, initial: see ``plan.Order``.
+        carries: what a difference rounds away is added to the next; not where the server cuts new
+            factors in between.
     """
 
     run: str
@@ -54,6 +66,7 @@ class Call:
     trains: Part = "AB"
     returns: Part = "AB"
     initial: str = ""
+    carries: bool = True
 
     @property
     def reply_manifest(self) -> str:
@@ -67,26 +80,58 @@ def adapter_arrays(packed: NDArray[Any]) -> ArrayRecord:
 
 
 def request(call: Call, arrays: ArrayRecord, *, residual: Adapter | None = None) -> RecordDict:
-    """A request to train, or to score the stacked candidates."""
+    """A request to train."""
     content = RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord(asdict(call))})
     if residual is not None:
-        content[RESIDUAL] = adapter_arrays(pack(residual, call.wire))
+        content[RESIDUAL] = adapter_arrays(pack(residual, form_of(call.wire)))
         content[CONFIG][RESIDUAL] = residual.manifest.to_json()
     return content
 
 
-def read_request(content: RecordDict) -> tuple[Call, tuple[Adapter, ...]]:
-    """The call and the adapters (one to train, K to score) of a request.
+def scoring_request(
+    call: Call, packed: Sequence[NDArray[Any]], *, before: Adapter | None
+) -> RecordDict:
+    """A request to score K candidates, as they came.
+
+    Args:
+        call: of this phase.
+        packed: K packed arrays, stacked into one.
+        before: what they are differences to, if they are.
+    """
+    arrays = adapter_arrays(np.stack(packed))
+    content = RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord(asdict(call))})
+    if is_difference(call.wire):
+        if before is None:
+            raise ValueError("differences need what they are differences to")
+        content[BEFORE] = adapter_arrays(pack(before, form_of(call.wire)))
+    return content
+
+
+def read_request(content: RecordDict) -> tuple[Call, Adapter]:
+    """The call and the adapter of a request to train.
 
     Raises:
-        AdapterError: an adapter is not what the manifest says.
+        AdapterError: the adapter is not what the manifest says.
         KeyError: it is no request of this package.
     """
+    call, manifest = _read_call(content)
+    return call, unpack(content[ARRAYS][PACKED].numpy(), manifest, form_of(call.wire))
+
+
+def read_scoring_request(content: RecordDict) -> tuple[Call, tuple[Adapter, ...]]:
+    """The call and the K candidates of a request to score them; errors as of ``read_request``."""
+    call, manifest = _read_call(content)
+    before = None
+    if is_difference(call.wire):
+        before = unpack(content[BEFORE][PACKED].numpy(), manifest, form_of(call.wire))
+    rows = content[ARRAYS][PACKED].numpy()
+    return call, tuple(unpack_update(row, manifest, call.wire, before) for row in rows)
+
+
+def _read_call(content: RecordDict) -> tuple[Call, Manifest]:
     config = content[CONFIG]
     call = Call(**{field.name: config[field.name] for field in fields(Call)})
-    manifest = Manifest.from_json(call.manifest)
-    packed = np.atleast_2d(content[ARRAYS][PACKED].numpy())
-    return call, tuple(unpack(row, manifest, call.wire) for row in packed)
+    return call, Manifest.from_json(call.manifest)
 
 
 def read_order(content: RecordDict, call: Call) -> Order:
@@ -98,7 +143,7 @@ def read_order(content: RecordDict, call: Call) -> Order:
     residual = None
     if RESIDUAL in content.array_records:
         manifest = Manifest.from_json(content[CONFIG][RESIDUAL])
-        residual = unpack(content[RESIDUAL][PACKED].numpy(), manifest, call.wire)
+        residual = unpack(content[RESIDUAL][PACKED].numpy(), manifest, form_of(call.wire))
         check_adapter(residual.tensors, manifest)
     return Order(call.round, call.trains, call.returns, call.initial, residual)
 
@@ -111,8 +156,22 @@ def read_call(content: RecordDict) -> Call | None:
     return Call(config["run"], config["round"], "", "bf16")
 
 
-def update_reply(call: Call, site: str, update: SiteUpdate) -> RecordDict:
-    """What a site sends back after training.
+def update_reply(
+    call: Call,
+    site: str,
+    update: SiteUpdate,
+    *,
+    before: Adapter,
+    carried: NDArray[np.float32] | None = None,
+) -> tuple[RecordDict, NDArray[np.float32] | None]:
+    """What a site sends back after training, and what of it is rounded away, if that is kept.
+
+    Args:
+        call: what it answers.
+        site: who answers.
+        update: what it made.
+        before: of what: the part of the adapter it got that it sends back.
+        carried: what it rounded away before.
 
     Raises:
         AdapterError: the adapter breaks its own manifest.
@@ -133,14 +192,16 @@ def update_reply(call: Call, site: str, update: SiteUpdate) -> RecordDict:
         name: int(value) if isinstance(value, int) else float(value)
         for name, value in update.counts.items()
     }
-    return RecordDict(
+    packed, left = pack_update(update.adapter, before, call.wire, carried)
+    reply = RecordDict(
         {
-            ARRAYS: adapter_arrays(pack(update.adapter, call.wire)),
+            ARRAYS: adapter_arrays(packed),
             CONFIG: _reply_config(call, site, manifest=update.adapter.manifest.to_json()),
             METRICS: MetricRecord(metrics),
             COUNTS: MetricRecord(counts),
         }
     )
+    return reply, left
 
 
 def losses_reply(call: Call, site: str, losses: SiteLosses) -> RecordDict:
@@ -165,11 +226,6 @@ def _reply_config(call: Call, site: str, status: str = "ok", **more: str) -> Con
     )
 
 
-def stacked(packed: Sequence[NDArray[Any]]) -> ArrayRecord:
-    """Candidates of one phase in one array of K rows."""
-    return adapter_arrays(np.stack(packed))
-
-
 def packed_array(content: RecordDict, manifest: Manifest, wire: Wire) -> NDArray[Any]:
     """The packed array of an untrusted reply, looked at before it is decoded.
 
@@ -180,23 +236,23 @@ def packed_array(content: RecordDict, manifest: Manifest, wire: Wire) -> NDArray
     if list(arrays) != [ARRAYS] or list(arrays[ARRAYS]) != [PACKED]:
         raise FederationError("it does not hold exactly one packed adapter")
     array = arrays[ARRAYS][PACKED]
-    kind = np.dtype(WIRE_TYPES[wire])
+    kind, length = array_of(wire, manifest.size)
     header = 4096  # more than numpy writes before the values
     if (
         array.stype != "numpy.ndarray"
         or array.dtype != str(kind)
-        or tuple(array.shape) != (manifest.size,)
-        or len(array.data) > manifest.size * kind.itemsize + header
+        or tuple(array.shape) != (length,)
+        or len(array.data) > length * kind.itemsize + header
     ):
         raise FederationError(
             f"its packed adapter is {_word(array.dtype)} of shape {tuple(array.shape)[:4]} in "
-            f"{len(array.data)} bytes; {kind} of shape ({manifest.size},) was asked for"
+            f"{len(array.data)} bytes; {kind} of shape ({length},) was asked for"
         )
     try:
         packed: NDArray[Any] = array.numpy()
     except (ValueError, TypeError, EOFError, OSError) as error:
         raise FederationError("its packed adapter cannot be decoded") from error
-    if packed.dtype != kind or packed.shape != (manifest.size,):
+    if packed.dtype != kind or packed.shape != (length,):
         raise FederationError("its packed adapter is not of the type and shape that it claims")
     return packed
 

@@ -15,9 +15,9 @@ from fedmedlora.evaluation.tables import Table
 from fedmedlora.model.backbone import Precision
 from fedmedlora.model.memory import PROCESS_BYTES, Estimator, Shape
 from fedmedlora.model.merged import MERGE_BELOW
+from fedmedlora.model.packing import form_of, is_difference, wire_bytes
 from fedmedlora.study.arms import Arm, study_arms
 
-_WIRE_BYTES = {"bf16": 2, "fp32": 4}
 _HERE = "this study"
 
 
@@ -44,7 +44,7 @@ def _estimator(study: Study, precision: Precision) -> Estimator:
 
 def _adapter_table(study: Study, own: Estimator) -> Table:
     shape, wire = own.shape, study.federation.wire
-    sent = shape.adapter * _WIRE_BYTES[wire]
+    sent = wire_bytes(shape.adapter, wire)
     rows = (
         ("backbone", study.backbone.name),
         ("its parameters", f"{shape.parameters:,}"),
@@ -86,17 +86,20 @@ def _traffic_table(study: Study, own: Estimator, arms: list[Arm]) -> Table:
 def _exchange(arm: Arm, shape: Shape, number: int) -> tuple[int, int]:
     """Bytes down and up in a round, at most: FedEx-LoRA's residual has its largest rank."""
     study, method = arm.study, METHODS[arm.federated_method]
-    width, sites = _WIRE_BYTES[study.federation.wire], len(study.site_names)
+    wire, sites = study.federation.wire, len(study.site_names)
     values: dict[Part, int] = {
         "A": shape.of_a, "B": shape.adapter - shape.of_a, "AB": shape.adapter,
     }  # fmt: skip
-    down, up = values[method.sends] * width, values[method.returns(number)] * width
+    down = wire_bytes(values[method.sends], form_of(wire))
+    up = wire_bytes(values[method.returns(number)], wire)
     if method.scored and study.federation.validation == "sites":
         down += sites * up  # every site scores the adapters of all
+        if is_difference(wire):
+            down += wire_bytes(values["AB"], form_of(wire))  # what they are differences to
     if arm.method == "fedex-lora":
         # Its rank grows by (sites - 1) r a round, up to the width of a layer.
         times = min((number - 1) * (sites - 1), shape.hidden / study.adapter.rank)
-        down += round(times * values["AB"] * width)
+        down += round(times * wire_bytes(values["AB"], form_of(wire)))
     return down, up
 
 

@@ -1,0 +1,52 @@
+"""What a site keeps for itself from round to round, in folders of its own; none of it is sent.
+
+FOLDER/round-0001/    after that round
+
+A round whose answer or checkpoint got lost is made again, from what was kept before it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fedmedlora.durable import new_folder
+
+
+class OwnRounds:
+    """One site's folders, one a round.
+
+    Args:
+        folder: of this site, this federation and what is kept; made when something is.
+        most: so many of the last rounds stay; all by default.
+    """
+
+    def __init__(self, folder: Path, *, most: int | None = None) -> None:
+        self._folder, self._most = folder, most
+
+    @contextmanager
+    def new(self, round: int) -> Iterator[Path]:
+        """An empty folder that becomes the round's when the block ends well.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        with new_folder(self._folder / f"round-{round:04d}") as fresh:
+            yield fresh
+        for number, place in self._rounds().items():
+            if self._most is not None and number <= round - self._most:
+                shutil.rmtree(place, ignore_errors=True)
+
+    def last(self, *, before: int | None = None) -> Path | None:
+        """The folder of the last round before, if there is one."""
+        rounds = self._rounds()
+        numbers = [number for number in rounds if before is None or number < before]
+        return rounds[max(numbers)] if numbers else None
+
+    def _rounds(self) -> dict[int, Path]:
+        return {
+            int(place.name.removeprefix("round-")): place
+            for place in self._folder.glob("round-[0-9][0-9][0-9][0-9]")
+        }
