@@ -56,10 +56,12 @@ def test_differences_at_few_bits_end_near_the_whole_adapters(tmp_path, method):
         return tensors[B] @ tensors[A] - START.tensors[B] @ START.tensors[A]
 
     exact = moved("fp32")
-    # Nothing is carried over where the server cuts new factors, and toy sites pull at factors.
-    loose = 5 if METHODS[method].mixed_ranks else 1
-    for wire, share in (("int8", 0.02), ("int4", 0.2)):
-        assert np.abs(moved(wire) - exact).max() < loose * share * np.abs(exact).max()
+    shares = {"int8": 0.02, "int4": 0.2}
+    if METHODS[method].mixed_ranks:
+        # Toy sites pull at the factors themselves, which turn with what was rounded.
+        shares = {"int8": 0.06}
+    for wire, share in shares.items():
+        assert np.abs(moved(wire) - exact).max() < share * np.abs(exact).max()
 
 
 @pytest.mark.parametrize("method", METHODS)
