@@ -293,6 +293,16 @@ def extract(
     tasks: Annotated[
         str | None, typer.Option(metavar="TASK,TASK", help="entities, modifiers. Default: trained.")
     ] = None,
+    backend: Annotated[
+        str, typer.Option(help="local, or vllm: a server of that name; see docs/vllm.md.")
+    ] = "local",
+    lora: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="vllm: the adapter's name there. Default: the folder's."),
+    ] = None,
+    allow_egress: Annotated[
+        bool, typer.Option("--allow-egress", help="vllm: it may be another machine.")
+    ] = False,
 ) -> None:
     """Mark up new notes with a trained adapter."""
     import json
@@ -302,19 +312,29 @@ def extract(
     from fedmedlora.progress import quiet_libraries, show_progress
 
     _one_of(to_format, tuple(WRITERS), option="--format")
+    _one_of(backend, ("local", "vllm"), option="--backend")
+    if backend == "local" and (lora is not None or allow_egress):
+        raise ConfigError("--lora and --allow-egress are for --backend vllm")
+    if backend == "vllm" and backbone is not None:
+        raise ConfigError("--backbone: with --backend vllm the server has it")
     if out is None and to_format != "jsonl":
         raise ConfigError(f"--format {to_format} writes a folder: give it with --out")
     if out is not None:
         check_output(out, notes, to_format=to_format)
     quiet_libraries()
+    from fedmedlora.extract import answers_by_vllm
     from fedmedlora.extract import extract as extract_notes
 
+    answer = None
+    if backend == "vllm":
+        answer = answers_by_vllm(lora or adapter.resolve().name, allow_egress=allow_egress)
     with show_progress() as on_event:
         documents = extract_notes(
             adapter,
             notes,
             tasks=None if tasks is None else _names(tasks, option="--tasks"),
             backbone=backbone,
+            answer=answer,
             on_event=on_event,
         )
     if out is None:

@@ -112,7 +112,22 @@ class Study(Section):
                 raise ValueError(f"methods: {label} is named twice; give one of them a label")
         self._check_types(groups)
         self._check_ranks()
+        self._check_processes()
         return self
+
+    def _check_processes(self) -> None:
+        if self.runtime.site_processes == 1:
+            return
+        if self.federation.engine == "flower":
+            raise ValueError(
+                "runtime.site_processes is for the in-process engine; flower's sites run in "
+                "runtime.processes"
+            )
+        if self.runtime.processes > 1:
+            raise ValueError(
+                "runtime: processes runs methods side by side, site_processes the sites of one; "
+                "set one of them above 1, not both"
+            )
 
     def _check_types(self, groups: Mapping[str, Mapping[str, Site | Cohort]]) -> None:
         scheme = self.make_scheme()

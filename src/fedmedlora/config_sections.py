@@ -151,7 +151,10 @@ class TaskConfig(Section):
 
 
 class TrainingConfig(Section):
-    """See ``model.training.TrainingSettings``; ``steps`` and ``epochs`` are a round's."""
+    """See ``model.training.TrainingSettings``; ``steps`` and ``epochs`` are a round's.
+
+    ``gradient_checkpointing: auto``: where an estimate says that memory would not do without.
+    """
 
     epochs: Annotated[float, Field(gt=0)] = 2.0
     steps: Positive | None = None
@@ -160,7 +163,7 @@ class TrainingConfig(Section):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_tokens: Positive = 800
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
     objective: Literal["answer", "decisions"] = "answer"
     schedule: Literal["round", "run"] = "round"
     keep_optimiser: bool = False
@@ -298,8 +301,9 @@ class SchemeConfig(Section):
 
 
 class RuntimeConfig(Section):
-    """Processes that run methods side by side, and threads of each."""
+    """Processes that run methods side by side, or the sites of each method; threads of each."""
 
     # Torch dies without a word of thousands of threads.
     processes: Annotated[int, Field(ge=1, le=256)] = 1
+    site_processes: Annotated[int, Field(ge=1, le=256)] = 1
     threads: Annotated[int, Field(ge=1, le=256)] = 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -20,12 +20,15 @@ from fedmedlora.model.backbone import Precision
 from fedmedlora.progress import OnEvent
 from fedmedlora.schema import Document, Scheme
 from fedmedlora.tasks.build import build_examples
+from fedmedlora.tasks.example import Example
 from fedmedlora.tasks.reading import predict_documents
 from fedmedlora.tasks.settings import TASKS, TaskSettings
 
 if TYPE_CHECKING:
     from fedmedlora.model.decoding import DecodingSettings
 
+#: (task, its examples, told how many are done) -> their raw answers
+Answer = Callable[[str, Sequence[Example], Callable[[int], None]], Sequence[str]]
 TASK_FILE = "task.json"
 _PRECISIONS = get_args(Precision)
 
@@ -57,6 +60,7 @@ def extract(
     *,
     tasks: Sequence[str] | None = None,
     backbone: str | None = None,
+    answer: Answer | None = None,
     on_event: OnEvent | None = None,
 ) -> list[Document]:
     """Mark up notes with a trained adapter: entities, then the modifiers of those found.
@@ -68,6 +72,7 @@ def extract(
             need entities.
         backbone: where the backbone is on this machine; it must be the one that the adapter was
             trained on. ``None``: where ``task.json`` says.
+        answer: who answers, where it is not a model in this process (no backbone is loaded then).
         on_event: told ("decoding", {method: "extract", cohort: the task, done, total}).
 
     Returns:
@@ -82,9 +87,8 @@ def extract(
     task = read_task(adapter_folder)
     wanted = _choose_tasks(task, tasks)
     documents = read_notes(notes)
-    model, tokenizer = _load(adapter_folder, task, backbone=backbone or task.backbone)
-    from fedmedlora.model.decoding import EnforcedDecoder
-
+    if answer is None:
+        answer = _enforced(adapter_folder, task, backbone=backbone or task.backbone)
     for name in wanted:
         settings = replace(task.settings, tasks=(name,))
         examples, _ = build_examples(
@@ -97,14 +101,39 @@ def extract(
                 facts = {"method": "extract", "cohort": name, "done": done, "total": total}
                 on_event("decoding", facts)
 
-        decoder = EnforcedDecoder(model, tokenizer, task.decoding[name])
-        answers = decoder.decode(examples, on_done=tell)
+        answers = answer(name, examples, tell)
         reading = predict_documents(
             documents, zip(examples, answers, strict=True), scheme=task.scheme, tasks=(name,)
         )
         documents = list(reading[name].documents)
     looked_for = _looked_for(task, wanted)
     return [replace(document, covers=looked_for) for document in documents]
+
+
+def _enforced(folder: Path, task: AdapterTask, *, backbone: str) -> Answer:
+    model, tokenizer = _load(folder, task, backbone=backbone)
+    from fedmedlora.model.decoding import EnforcedDecoder
+
+    def answer(
+        name: str, examples: Sequence[Example], on_done: Callable[[int], None]
+    ) -> Sequence[str]:
+        return EnforcedDecoder(model, tokenizer, task.decoding[name]).decode(
+            examples, on_done=on_done
+        )
+
+    return answer
+
+
+def answers_by_vllm(lora: str, *, allow_egress: bool) -> Answer:
+    """Answers of a vLLM server that holds the adapter; see ``model.vllm_server``."""
+    from fedmedlora.model.vllm_server import answer_by_vllm
+
+    def answer(
+        name: str, examples: Sequence[Example], on_done: Callable[[int], None]
+    ) -> Sequence[str]:
+        return answer_by_vllm(examples, lora=lora, allow_egress=allow_egress, on_done=on_done)
+
+    return answer
 
 
 def read_notes(paths: Sequence[Path]) -> list[Document]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from fedmedlora.errors import FederationError
@@ -31,8 +32,18 @@ from fedmedlora.federation.flower import (
 POLL_S = 0.1
 
 
+class RunStopped(FederationError):
+    """The run was stopped before all sites had answered."""
+
+
 class Switch(Protocol):
-    """Carries serialised messages to the sites' ClientApps."""
+    """Carries serialised messages to the sites' ClientApps.
+
+    Attributes:
+        at_once: so many requests keep it busy; more would only wait in memory.
+    """
+
+    at_once: int
 
     def send(self, node: int, data: bytes) -> None:
         """Hand over a request; returns at once."""
@@ -64,6 +75,8 @@ def answer(app: ClientApp, node: int, nodes: int, data: bytes) -> bytes:
 
 class SequentialSwitch:
     """Calls the sites in this process, one after another, in the order of the requests."""
+
+    at_once = 1
 
     def __init__(self, desk: Desk) -> None:
         self._app = client_app(desk)
@@ -110,6 +123,11 @@ class InProcessGrid(_MessageGrid):
         # What Flower's Message reads to address itself; the SuperLink sets it elsewhere.
         TaskIdentity.run_id = self._run.run_id
         TaskIdentity.node_id = TaskIdentity.task_id = 0
+
+    @property
+    def at_once(self) -> int:
+        """So many requests keep the switch busy."""
+        return self._switch.at_once
 
     def set_run(self, run: Run) -> None:
         """Take the run's description."""
@@ -202,34 +220,49 @@ class CountedGrid(_MessageGrid):
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Send requests, wait for the replies, count the bytes of both.
+    ) -> Iterator[Message]:
+        """Send requests, give their replies as they come, count the bytes of both.
+
+        Where nobody can be late and the inner Grid says how many requests keep it busy, the next is
+        made and sent when one is answered: memory does not grow with the number of sites.
 
         Args:
-            messages: requests, at most one a node.
+            messages: requests, at most one a node; may be lazy.
             timeout: seconds; ``None`` waits for ever.
 
         Raises:
-            FederationError: the run was stopped meanwhile.
+            RunStopped: the run was stopped meanwhile.
         """
-        requests = list(messages)
+        # Where time is short everybody gets theirs at once.
+        at_once: int | None = getattr(self._grid, "at_once", None) if timeout is None else None
+        left = iter(messages)
         started = time.monotonic()
-        pending = {number for number in self._grid.push_messages(requests) if number}
-        # After pushing: only then do the requests carry the ids that travel with them.
-        down = {message.metadata.dst_node_id: len(to_bytes(message)) for message in requests}
-        self.exchanges = {node: Exchange(size, 0) for node, size in down.items()}
-        replies: list[Message] = []
-        while pending and (timeout is None or time.monotonic() - started < timeout):
+        pending: set[str] = set()
+        self.exchanges = {}
+        while timeout is None or time.monotonic() - started < timeout:
+            pending |= self._push(islice(left, at_once and at_once - len(pending)))
+            if not pending:
+                return
             if self._stop.is_set():
-                raise FederationError("the run was stopped before all sites had answered")
+                raise RunStopped("the run was stopped before all sites had answered")
             got = list(self._grid.pull_messages(pending))
             for reply in got:
                 pending.discard(reply.metadata.reply_to_message_id)
                 self._count(reply, seconds=time.monotonic() - started)
-            replies.extend(got)
-            if not got and pending:
+            yield from got
+            if not got:
                 time.sleep(POLL_S)
-        return replies
+
+    def _push(self, messages: Iterable[Message]) -> set[str]:
+        requests = list(messages)
+        if not requests:
+            return set()
+        ids = {number for number in self._grid.push_messages(requests) if number}
+        # After pushing: only then do the requests carry the ids that travel with them.
+        for message in requests:
+            node = message.metadata.dst_node_id
+            self.exchanges[node] = Exchange(len(to_bytes(message)), 0)
+        return ids
 
     def _count(self, reply: Message, *, seconds: float) -> None:
         node = reply.metadata.src_node_id

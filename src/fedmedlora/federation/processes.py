@@ -1,7 +1,8 @@
 """Worker processes for the sites: requests to several of them at once, a site always to the same.
 
 Spawned, not forked (torch's threads do not survive a fork), one thread each (two that share cores
-spin). A process that dies makes its site fail in that round; the next request gets a new one.
+spin); of several GPUs each gets one. A process that dies makes its site fail in that round; the
+next request gets a new one.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
@@ -20,12 +22,24 @@ from fedmedlora.federation.wire import failure_reply, read_call
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def visible_devices() -> list[str]:
+    """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    if VISIBLE in os.environ:
+        return [name for name in os.environ[VISIBLE].split(",") if name.strip()]
+    # Who has not loaded torch has no model, and here none to give to its sites.
+    torch = sys.modules.get("torch")
+    return [] if torch is None else [str(place) for place in range(torch.cuda.device_count())]
+
 
 class _Child:
     """One worker process and the requests that wait for it."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, *, device: str | None) -> None:
         self._desk = desk
+        self._environment = ONE_THREAD if device is None else {**ONE_THREAD, VISIBLE: device}
         self.waiting: list[tuple[int, bytes]] = []
         self.at_work: tuple[int, bytes] | None = None
         self.process: BaseProcess | None = None
@@ -50,8 +64,9 @@ class _Child:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        before = {name: os.environ.get(name) for name in ONE_THREAD}
-        os.environ.update(ONE_THREAD)  # read when numpy and torch are imported in the child
+        before = {name: os.environ.get(name) for name in self._environment}
+        # Read when numpy and torch are imported in the child.
+        os.environ.update(self._environment)
         try:
             self.process = context.Process(target=_serve, args=(theirs, self._desk), daemon=True)
             self.process.start()
@@ -86,7 +101,13 @@ class ProcessSwitch:
         if not callable(desk.workers):
             raise ConfigError("worker processes need a function that makes a site's worker by name")
         self._desk = desk
-        self._children = [_Child(desk) for _ in range(processes)]
+        devices = visible_devices()
+        several = len(devices) > 1  # one is shared by all
+        self._children = [
+            _Child(desk, device=devices[place % len(devices)] if several else None)
+            for place in range(processes)
+        ]
+        self.at_once = 2 * processes
 
     def send(self, node: int, data: bytes) -> None:
         """Hand the request to the site's process, after those it already has."""

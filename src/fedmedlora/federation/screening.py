@@ -1,4 +1,4 @@
-"""Screening: untrusted replies in; the good ones, and a reason for every other site, out.
+"""Screening: untrusted replies in, as they come; the good ones, and a reason for every other, out.
 
 A reply is good if it is the only one of its site, answers this round of this run, carries the
 broadcast's manifest, a well-formed finite adapter and finite sizes above zero. One bad reply never
@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from numpy.typing import NDArray
-
 from fedmedlora.errors import AdapterError, FederationError
 from fedmedlora.federation import wire
 from fedmedlora.federation.flower import Message, RecordDict
 from fedmedlora.federation.plan import Status
+from fedmedlora.federation.spool import Spool, Spooled
 from fedmedlora.model.adapter import Adapter, Manifest, check_adapter
 from fedmedlora.model.packing import unpack_update
 
@@ -30,11 +29,11 @@ class Candidate:
     """A site's adapter that passed, still packed, and what the site reported.
 
     Attributes:
-        packed: as it came.
+        packed: as it came, on disk.
         before: what it is a difference to, if it is one.
     """
 
-    packed: NDArray[Any]
+    packed: Spooled
     before: Adapter | None
     examples: int
     tokens: int
@@ -46,7 +45,7 @@ class Candidate:
     def adapter(self, call: wire.Call) -> Adapter:
         """Unpacked."""
         manifest = Manifest.from_json(call.reply_manifest)
-        return unpack_update(self.packed, manifest, call.wire, self.before)
+        return unpack_update(self.packed.read(), manifest, call.wire, self.before)
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,7 @@ def screen_updates(
     calls: Mapping[str, wire.Call],
     *,
     before: Callable[[wire.Call], Adapter | None],
+    spool: Spool,
 ) -> tuple[dict[str, Candidate], dict[str, Turned]]:
     """Sort the replies to a training request.
 
@@ -82,13 +82,14 @@ def screen_updates(
         nodes: node id -> site, of those that were asked.
         calls: what was sent out, by site.
         before: what the replies to a call are differences to, if they are.
+        spool: where the good ones' arrays go.
 
     Returns:
         the good ones by site, and for every other asked site what is wrong.
     """
 
     def read(content: RecordDict, call: wire.Call) -> Candidate:
-        return _read_update(content, call, before(call))
+        return _read_update(content, call, before(call), spool)
 
     return _screen(replies, nodes, calls, read)
 
@@ -112,34 +113,39 @@ def _screen(
     calls: Mapping[str, wire.Call],
     read: Callable[[RecordDict, wire.Call], Read],
 ) -> tuple[dict[str, Read], dict[str, Turned]]:
-    by_node: dict[int, list[Message]] = {node: [] for node in nodes}
-    for reply in replies:
-        # An error reply made for a dead node does not carry its id: that site is absent.
-        if reply.metadata.src_node_id in by_node:
-            by_node[reply.metadata.src_node_id].append(reply)
+    answers = dict.fromkeys(nodes, 0)
     good: dict[str, Read] = {}
-    turned: dict[str, Turned] = {}
-    for node, site in nodes.items():
-        answers = by_node[node]
-        if not answers:
-            turned[site] = Turned("absent", "no answer")
-        elif len(answers) > 1:
-            turned[site] = Turned("refused", f"it sent {len(answers)} replies")
-        elif answers[0].has_error():
-            # Not its reason: Flower puts the exception's text there.
-            code = answers[0].error.code
-            turned[site] = Turned("failed", f"its app ended with Flower error {code}")
+    turned: dict[str, Turned] = {site: Turned("absent", "no answer") for site in nodes.values()}
+    for reply in replies:
+        node = reply.metadata.src_node_id
+        if node not in nodes:
+            continue  # an error reply made for a dead node does not carry its id: it is absent
+        site = nodes[node]
+        answers[node] += 1
+        if answers[node] > 1:  # which of them is its own cannot be known
+            good.pop(site, None)
+            turned[site] = Turned("refused", f"it sent {answers[node]} replies")
+            continue
+        fate = _one(reply, site, calls[site], read)
+        if isinstance(fate, Turned):
+            turned[site] = fate
         else:
-            try:
-                config = wire.settings(answers[0].content)
-                failure = _check_answer(config, site, calls[site])
-                if failure:
-                    turned[site] = Turned("failed", failure)
-                else:
-                    good[site] = read(answers[0].content, calls[site])
-            except (FederationError, AdapterError) as error:
-                turned[site] = Turned("refused", str(error))
+            good[site] = fate
+            del turned[site]
     return good, turned
+
+
+def _one(
+    reply: Message, site: str, call: wire.Call, read: Callable[[RecordDict, wire.Call], Read]
+) -> Read | Turned:
+    if reply.has_error():
+        # Not its reason: Flower puts the exception's text there.
+        return Turned("failed", f"its app ended with Flower error {reply.error.code}")
+    try:
+        failure = _check_answer(wire.settings(reply.content), site, call)
+        return Turned("failed", failure) if failure else read(reply.content, call)
+    except (FederationError, AdapterError) as error:
+        return Turned("refused", str(error))
 
 
 def _check_answer(config: Mapping[str, Any], site: str, call: wire.Call) -> str | None:
@@ -157,7 +163,9 @@ def _check_answer(config: Mapping[str, Any], site: str, call: wire.Call) -> str 
     return None
 
 
-def _read_update(content: RecordDict, call: wire.Call, before: Adapter | None) -> Candidate:
+def _read_update(
+    content: RecordDict, call: wire.Call, before: Adapter | None, spool: Spool
+) -> Candidate:
     if wire.settings(content).get("manifest") != call.reply_manifest:
         raise FederationError("its adapter's manifest is not the one that was asked for")
     manifest = Manifest.from_json(call.reply_manifest)
@@ -170,7 +178,7 @@ def _read_update(content: RecordDict, call: wire.Call, before: Adapter | None) -
     packed = wire.packed_array(content, manifest, call.wire)
     check_adapter(unpack_update(packed, manifest, call.wire, before).tensors, manifest)
     return Candidate(
-        packed=packed,
+        packed=spool.put(packed),
         before=before,
         examples=sizes["examples"],
         tokens=sizes["tokens"],

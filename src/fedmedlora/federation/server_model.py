@@ -6,7 +6,7 @@ and the adapter that the federation stands for. The arithmetic is ``aggregation`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 
@@ -96,8 +96,8 @@ class ServerModel:
             carries=not method.mixed_ranks,
         )
 
-    def requests(self, calls: Mapping[str, wire.Call]) -> dict[str, RecordDict]:
-        """A request to train for every site; sites of one manifest share its array."""
+    def requests(self, calls: Mapping[str, wire.Call]) -> Iterator[tuple[str, RecordDict]]:
+        """A request to train for every site, made when it is due; one manifest has one array."""
         residual = self._residual()
 
         form = form_of(self._plan.wire)
@@ -115,10 +115,8 @@ class ServerModel:
                 self._sent[manifest] = unpack(packed, wanted, form)  # as the sites get it
             return wire.adapter_arrays(packed)
 
-        return {
-            site: wire.request(call, arrays(call.manifest), residual=residual)
-            for site, call in calls.items()
-        }
+        for site, call in calls.items():
+            yield site, wire.request(call, arrays(call.manifest), residual=residual)
 
     def before(self, call: wire.Call) -> Adapter | None:
         """What the replies to a call of the latest requests are differences to, if they are."""

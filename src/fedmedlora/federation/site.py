@@ -86,6 +86,10 @@ def set_up_workbench(
 class AdapterSite:
     """A site of a federation; implements ``federation.plan.SiteWorker``.
 
+    Attributes:
+        name: the site's.
+        settings: of its training.
+
     Args:
         name: the site's.
         bench: where it trains; shared with other sites of the process.
@@ -115,7 +119,7 @@ class AdapterSite:
     ) -> None:
         self.name = name
         self._bench, self._train, self._validation = bench, train, validation
-        self._settings, self._seed, self._on_step = settings, seed, on_step
+        self.settings, self._seed, self._on_step = settings, seed, on_step
         self._first_rounds = first_rounds
         self._own = own
         self._optimiser = optimiser
@@ -152,7 +156,7 @@ class AdapterSite:
         seed = derive_seed(self._seed, "training", self.name, order.round)
         if self._first_rounds is None or order.round > 1:
             return self._train_anew(adapter, order, seed)
-        key = key_of(adapter, self._train, settings=self._settings, seed=seed, trains=order.trains)
+        key = key_of(adapter, self._train, settings=self.settings, seed=seed, trains=order.trains)
         update = self._first_rounds.recall(key, adapter)
         if update is None:
             update = self._train_anew(adapter, order, seed)
@@ -174,7 +178,7 @@ class AdapterSite:
             self._bench.model,
             self._train,
             tokenizer=self._bench.backbone.tokenizer,
-            settings=self._settings.in_round(order.round),
+            settings=self.settings.in_round(order.round),
             seed=seed,
             trains=order.trains,
             optimiser=kept,
@@ -195,6 +199,6 @@ class AdapterSite:
     def losses(self, adapters: Sequence[Adapter]) -> SiteLosses:
         """Mean loss of each adapter on the site's validation rows."""
         losses, tokens = candidate_losses(
-            self._bench.model, adapters, self._validation, objective=self._settings.objective
+            self._bench.model, adapters, self._validation, objective=self.settings.objective
         )
         return SiteLosses(losses, tokens)

@@ -29,7 +29,7 @@ from fedmedlora.federation.flower import (
     RecordDict,
     Strategy,
 )
-from fedmedlora.federation.grid import CountedGrid
+from fedmedlora.federation.grid import CountedGrid, RunStopped
 from fedmedlora.federation.plan import (
     FederationPlan,
     OnEvent,
@@ -40,6 +40,7 @@ from fedmedlora.federation.plan import (
 from fedmedlora.federation.roster import Roster
 from fedmedlora.federation.screening import Candidate, Turned, screen_scores, screen_updates
 from fedmedlora.federation.server_model import ServerModel
+from fedmedlora.federation.spool import Spool
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.packing import form_of, pack
 
@@ -137,12 +138,9 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         }
         self._round.nodes = self._roster.present()
         self._tell("round", round=number, rounds=self.plan.rounds, sites=len(self._round.nodes))
-        present = {site: calls[site] for site in self._round.nodes.values()}
-        requests = self.model.requests(present)
-        return [
-            self._message(MessageType.TRAIN, requests[site], node)
-            for node, site in self._round.nodes.items()
-        ]
+        nodes = {site: node for node, site in self._round.nodes.items()}
+        requests = self.model.requests({site: calls[site] for site in nodes})
+        return (self._message(MessageType.TRAIN, one, nodes[site]) for site, one in requests)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -154,11 +152,12 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
             RunError: the checkpoint cannot be written.
         """
         current = self._round
+        spool = Spool(self._folder / f".{checkpoints.round_name(current.number)}.replies.tmp")
         try:
-            self._count("train")
             candidates, turned = screen_updates(
-                replies, current.nodes, current.calls, before=self.model.before
+                replies, current.nodes, current.calls, before=self.model.before, spool=spool
             )
+            self._count("train")
             current.turn(turned)
             for site, candidate in candidates.items():
                 self._admit(site, candidate)
@@ -171,9 +170,13 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
                 candidates = {site: candidates[site] for site in losses}
                 self._need_quorum("scored", len(candidates))
             self._combine(candidates, losses)
+        except RunStopped:
+            raise
         except FederationError as error:
             self._fail(str(error))
             raise
+        finally:
+            spool.clear()
         self._finish()
         return self._next_broadcast(), None
 
@@ -245,14 +248,14 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         nodes = {node: site for node, site in self._round.nodes.items() if site in candidates}
         content = wire.scoring_request(
             call,
-            [candidate.packed for candidate in candidates.values()],
+            [candidate.packed.read() for candidate in candidates.values()],
             before=self.model.before(first),
         )
-        messages = [self._message(MessageType.EVALUATE, content, node) for node in nodes]
+        messages = (self._message(MessageType.EVALUATE, content, node) for node in nodes)
         replies = self._grid.send_and_receive(messages, timeout=self.plan.timeout_s)
-        self._count("score")
         calls = dict.fromkeys(nodes.values(), call)
         scores, turned = screen_scores(replies, nodes, calls, candidates=len(candidates))
+        self._count("score")
         for site in scores:
             self._round.note(site, scoring="ok")
         for site, fate in turned.items():

@@ -9,7 +9,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -113,7 +113,10 @@ class ChatClient:
             EndpointError: it refuses, answers something else, or fails more often than allowed.
             Stopped: ``stop`` was called.
         """
-        body = json.dumps(self._request(prompt)).encode()
+        return self._send(self._request(prompt), example)
+
+    def _send(self, request: Mapping[str, Any], example: str) -> ChatAnswer:
+        body = json.dumps(request).encode()
         tries = 0
         while True:
             if self._stopped.is_set():
@@ -219,13 +222,16 @@ class ChatClient:
                 f"the answer is a web page, not JSON: check {variable} (most end in /v1) and "
                 "the proxy"
             )
-        answer = _read(content)
+        answer = self._read(content)
         if answer is None:
             raise self._error(
-                f"the answer is not a chat completion: check that {variable} speaks "
-                "OpenAI's protocol"
+                f"the answer is not a completion: check that {variable} speaks OpenAI's protocol"
             )
         return answer
+
+    def _read(self, content: bytes) -> ChatAnswer | None:
+        """The answer that a body holds, or None if it holds none."""
+        return _read(content)
 
     def _error(self, message: str) -> EndpointError:
         return EndpointError(f"{self._endpoint.host}: {message}")
@@ -269,13 +275,14 @@ def _read(content: bytes) -> ChatAnswer | None:
         text.encode("utf-8", "replace").decode(),
         cut,
         refused,
-        _count(counts.get("prompt_tokens")),
-        _count(counts.get("completion_tokens")),
+        read_count(counts.get("prompt_tokens")),
+        read_count(counts.get("completion_tokens")),
         model if isinstance(model, str) else "",
     )
 
 
-def _count(value: object) -> int | None:
+def read_count(value: object) -> int | None:
+    """A whole number that is not negative, or None."""
     return value if type(value) is int and value >= 0 else None
 
 

@@ -97,8 +97,18 @@ class Endpoint:
     key: str = field(repr=False)
 
 
-def read_endpoint(settings: ChatSettings, environ: Mapping[str, str] = os.environ) -> Endpoint:
+def read_endpoint(
+    settings: ChatSettings,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    path: str = "/chat/completions",
+) -> Endpoint:
     """The endpoint that ``settings`` and the environment name.
+
+    Args:
+        settings: with the variables' names.
+        environ: the environment.
+        path: added to that of the base URL.
 
     Raises:
         ConfigError: a variable is not set or is no URL, model or key; its value is not shown.
@@ -134,7 +144,7 @@ def read_endpoint(settings: ChatSettings, environ: Mapping[str, str] = os.enviro
         raise ConfigError(
             f"the environment variable {settings.key_variable} holds characters that no key has"
         )
-    path = base.path.rstrip("/") + "/chat/completions"
+    path = base.path.rstrip("/") + path
     host = base.host if base.port is None else f"{base.host}:{base.port}"
     return Endpoint(str(base.copy_with(path=path)), host, f"{host}{path}", model, key)
 

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -217,6 +218,38 @@ class Estimator:
         # The prompt is read at once: its hidden states, and the widest of a layer.
         reading = batch * tokens * (2 * shape.hidden + 2 * shape.widest) * width
         return weights + cache + reading
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that can still be taken on a device: of a GPU, or of this machine or its container.
+
+    Where the system does not tell, more than anything needs.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = [_MEMINFO, *_CGROUP]
+    told = [amount for amount in (_free_memory(path) for path in free) if amount is not None]
+    return min(told, default=1 << 62)
+
+
+_MEMINFO = Path("/proc/meminfo")
+#: A container's limit beside what it uses: versions 2 and 1 of control groups.
+_CGROUP = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+_USED = {"memory.max": "memory.current", "memory.limit_in_bytes": "memory.usage_in_bytes"}
+
+
+def _free_memory(path: Path) -> int | None:
+    try:
+        text = path.read_text(encoding="ascii")
+        if path.name == "meminfo":
+            [line] = [line for line in text.splitlines() if line.startswith("MemAvailable:")]
+            return int(line.split()[1]) * 1024
+        return int(text) - int(path.with_name(_USED[path.name]).read_text(encoding="ascii"))
+    except (OSError, ValueError):  # no such file; or "max", no limit
+        return None
 
 
 class _Attention(torch.autograd.Function):

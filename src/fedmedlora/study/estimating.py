@@ -112,15 +112,15 @@ def _memory_table(study: Study, own: Estimator) -> Table:
             checkpointing=checkpointing,
             objective=study.training.objective,
         )
-        chosen = (precision, batch, checkpointing) == (
-            study.backbone.precision, study.training.batch, study.training.gradient_checkpointing,
-        )  # fmt: skip
+        asked = study.training.gradient_checkpointing
+        chosen = (precision, batch) == (study.backbone.precision, study.training.batch)
+        chosen &= asked in ("auto", checkpointing)
         rows.append(
             (
                 precision,
                 str(batch),
                 "on" if checkpointing else "off",
-                _HERE if chosen else "",
+                (f"{_HERE}, auto" if asked == "auto" else _HERE) if chosen else "",
                 _size(memory.total),
                 _size(memory.weights),
                 _size(memory.activations),

@@ -19,6 +19,7 @@ from fedmedlora.model.backbone import load_backbone
 from fedmedlora.model.decoding import DecodingSettings, EnforcedDecoder
 from fedmedlora.model.encoding import encode_examples
 from fedmedlora.model.lora import load_adapter
+from fedmedlora.model.memory import Estimator, available_memory
 from fedmedlora.model.merged import merged
 from fedmedlora.model.training import TrainingSettings
 from fedmedlora.schema import Scheme
@@ -27,6 +28,11 @@ from fedmedlora.study.benches import Base, Rows, questions_about
 from fedmedlora.study.data import SiteData, StudyData, asked_of
 from fedmedlora.study.task_settings import task_settings
 from fedmedlora.tasks.example import Example
+
+#: Below so many parameters, activations are kept without asking whether there is room.
+_NEVER_CHECKPOINTED = 50_000_000
+#: Estimates of memory were up to 11 % low where nothing was checkpointed (docs/performance.md).
+_ROOM = 1.2
 
 
 class LoraBench:
@@ -44,6 +50,7 @@ class LoraBench:
         self._made: tuple[Study, Workbench] | None = None
         self._parameters = 0
         self._encoded: dict[tuple[object, ...], Rows] = {}
+        self._checkpointing: dict[tuple[object, ...], bool] = {}
 
     def workbench(self, study: Study) -> Workbench:
         """The backbone with the study's adapter in it; the one before if it has the same."""
@@ -105,15 +112,45 @@ class LoraBench:
         settings = training_settings(arm)
         if settings.steps is not None:  # epochs count pooled rows by themselves
             settings = replace(settings, steps=settings.steps * rows.sites)
+        bench = self.workbench(arm.study)
+        if arm.study.training.gradient_checkpointing == "auto":
+            settings = replace(
+                settings, gradient_checkpointing=self._must_checkpoint(arm.study, settings)
+            )
         return AdapterSite(
             name,
-            self.workbench(arm.study),
+            bench,
             train=rows.train,
             validation=rows.validation,
             settings=settings,
             seed=arm.study.seed,
             **more,
         )
+
+    def _must_checkpoint(self, study: Study, settings: TrainingSettings) -> bool:
+        bench = self.workbench(study)
+        if self._parameters < _NEVER_CHECKPOINTED:
+            return False
+        key = (study.backbone, study.adapter, settings.batch, settings.max_tokens)
+        if key not in self._checkpointing:
+            estimator = Estimator(
+                study.backbone.name,
+                precision=study.backbone.precision,
+                **study.adapter.model_dump(),
+            )
+            memory = estimator.training(
+                batch=settings.batch,
+                tokens=settings.max_tokens,
+                checkpointing=False,
+                objective=settings.objective,
+            )
+            runtime = study.runtime
+            free = available_memory(bench.backbone.model.device) / max(
+                runtime.processes, runtime.site_processes
+            )
+            # The weights are there already.
+            self._checkpointing[key] = _ROOM * (memory.total - memory.weights) > free
+        return self._checkpointing[key]
 
     def open_bias(self, study: Study) -> tuple[float | str, Sequence[float]]:
         """See ``Bench``."""
@@ -173,7 +210,11 @@ class LoraBench:
 def training_settings(arm: Arm) -> TrainingSettings:
     """The training section as a site of this arm takes it."""
     study = arm.study
-    settings = TrainingSettings(**study.training.model_dump(), rounds=study.federation.rounds)
+    section = study.training.model_dump()
+    asked = section.pop("gradient_checkpointing")  # "auto" is the bench's to decide
+    settings = TrainingSettings(
+        **section, gradient_checkpointing=asked is True, rounds=study.federation.rounds
+    )
     if arm.method == "fedprox":
         settings = replace(settings, proximal=study.federation.proximal)
     if arm.kind in ("adapted", "new-site"):

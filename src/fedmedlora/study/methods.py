@@ -108,8 +108,7 @@ class MethodRunner:
         sites = self.sites(arm)
         names = (POOLED,) if arm.kind == "centralised" else tuple(site.name for site in sites)
         workers: Workers
-        flower = study.federation.engine == "flower"
-        if flower:
+        if study.federation.engine == "flower" or self._site_processes(study, names) > 1:
             place = self._folder.resolve()
             workers = partial(site_worker, study.model_dump_json(), place, arm.label)
         else:
@@ -175,8 +174,13 @@ class MethodRunner:
             server=ServerOptions(**server),
             min_sites=federation.min_sites if len(names) > 1 else None,
             base_model=study.backbone.name,
-            processes=study.runtime.processes if flower else 1,
+            processes=study.runtime.processes if flower else self._site_processes(study, names),
         )
+
+    @staticmethod
+    def _site_processes(study: Study, names: Sequence[str]) -> int:
+        """Worker processes of the in-process engine; a site alone needs none."""
+        return min(study.runtime.site_processes, len(names))
 
     def _adapter_of(self, label: str) -> Adapter:
         return read_adapter(self._folder / "adapters" / label)

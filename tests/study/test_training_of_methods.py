@@ -1,10 +1,11 @@
-"""What rates methods really train and step with, from the study file on."""
+"""How methods really train, from the study file on: rates, optimisers, memory, processes."""
 
 import pytest
 from test_study_settings import study_of
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from fedmedlora.study import methods
+from fedmedlora.errors import ConfigError
+from fedmedlora.study import lora_bench, methods
 from fedmedlora.study.arms import study_arms
 from fedmedlora.study.data import load_data
 from fedmedlora.study.methods import MethodRunner
@@ -112,3 +113,42 @@ def test_optimisers_are_kept_at_the_sites_where_the_study_says_so(tmp_path, meth
     runner.train(arms_of(study)[method])
     left = (tmp_path / "run").rglob("optimiser/round-0002/state.safetensors")
     assert {place.parents[2].name for place in left} == holders
+
+
+@pytest.mark.parametrize(
+    ("setting", "free", "never", "wanted"),
+    [
+        ("auto", 1e12, 0, False),
+        ("auto", 1e6, 0, True),
+        ("auto", 1e6, 50_000_000, False),  # the embedded backbone is not even estimated
+        ("true", 1e12, 0, True),
+        ("false", 1e6, 0, False),
+    ],
+)
+def test_checkpointing_is_decided_by_an_estimate(
+    tmp_path, monkeypatch, setting, free, never, wanted
+):
+    monkeypatch.setattr(lora_bench, "available_memory", lambda device: int(free))
+    monkeypatch.setattr(lora_bench, "_NEVER_CHECKPOINTED", never)
+    study = study_of(
+        tmp_path, *PLAIN, "methods=[fed-medlora]", f"training.gradient_checkpointing={setting}"
+    )
+    runner = MethodRunner(study, load_data(study), tmp_path / "run", lambda kind, facts: None)
+    worker = runner.worker(arms_of(study)["fed-medlora"], "icu")
+    assert worker.settings.gradient_checkpointing is wanted
+
+
+def test_sites_in_worker_processes_give_the_same_adapter(tmp_path):
+    def trained(*settings):
+        study = study_of(tmp_path, *PLAIN, "methods=[fed-medlora]", *settings)
+        folder = tmp_path / str(len(settings))
+        runner = MethodRunner(study, load_data(study), folder, lambda kind, facts: None)
+        return runner.train(arms_of(study)["fed-medlora"]).adapter.sha256
+
+    assert trained() == trained("runtime.site_processes=2")
+
+
+@pytest.mark.parametrize("other", ["runtime.processes=2", "federation.engine=flower"])
+def test_two_ways_of_running_sites_at_once_are_refused(tmp_path, other):
+    with pytest.raises(ConfigError, match="site_processes"):
+        study_of(tmp_path, *PLAIN, "runtime.site_processes=2", other)
