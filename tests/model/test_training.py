@@ -13,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from fedmedlora.errors import AdapterError, ConfigError, DataError
 from fedmedlora.model.encoding import Row, encode_examples
 from fedmedlora.model.lora import new_adapter_model
-from fedmedlora.model.losses import decision_loss, pad_rows
+from fedmedlora.model.losses import batch_loss, decision_loss, pad_rows
 from fedmedlora.model.training import (
     TrainingSettings,
     answer_loss,
@@ -308,6 +308,30 @@ def test_a_prompt_of_no_tokens_has_no_loss_on_its_first_answer_token(model):
 
 
 # the order of rows
+
+
+@pytest.mark.parametrize("objective", ["answer", "decisions"])
+def test_the_gradients_of_a_padded_batch_are_the_sum_of_its_rows(model, objective):
+    def gradients(batches):
+        for part in batches:
+            total, _ = batch_loss(model, pad_rows(part), objective)
+            total.backward()
+        found = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
+        model.zero_grad()
+        return found
+
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    rows = ROWS[:9]
+    assert len({len(row.ids) for row in rows}) > 3
+    one_by_one = gradients([row] for row in rows)
+    lengths = [len(row.ids) for row in rows]
+    order = length_order(lengths, batch=3, rng=random.Random(0))
+    grouped = gradients([rows[i] for i in order[at : at + 3]] for at in range(0, 9, 3))
+    for name, gradient in one_by_one.items():
+        assert torch.allclose(gradient, grouped[name], rtol=1e-5, atol=1e-5 * gradient.abs().max())
 
 
 @pytest.mark.parametrize(("count", "batch"), [(1, 4), (7, 4), (8, 4), (100, 3), (300, 2)])
