@@ -347,3 +347,31 @@ def test_token_classifiers_are_rows_like_any_other(tmp_path):
     text = (tmp_path / "run" / "scores.json").read_bytes()
     rescore(tmp_path / "run")
     assert (tmp_path / "run" / "scores.json").read_bytes() == text
+
+
+@pytest.mark.parametrize(
+    ("relations", "setting", "tasks"),
+    [
+        (True, [], ("entities", "modifiers")),
+        (False, [], ("entities",)),
+        (False, ["sites.icu.tasks=[entities, modifiers]"], ("entities", "modifiers")),
+        (False, ["task.tasks=[modifiers]"], ("modifiers",)),
+    ],
+)
+def test_a_site_that_never_says_whose_modifiers_are_does_not_teach_them(
+    tmp_path, relations, setting, tasks
+):
+    entities = [
+        {"id": "a", "start": 0, "end": 6, "type": "severity"},
+        {"id": "b", "start": 7, "end": 11, "type": "problem"},
+    ]
+    tied = [{"type": "severity", "head": "b", "tail": "a"}] if relations else []
+    for split in ("train", "validation", "test"):
+        record = {"id": split, "text": f"severe pain {split}", "entities": entities,
+                  "relations": tied}  # fmt: skip
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    files = ", ".join(f"{split}: {split}.jsonl" for split in ("train", "validation", "test"))
+    site = f"sites={{icu: {{{files}}}}}"
+    plain = ("methods=[dictionary]", "new_sites={}", "scaling=null", "variants={}")
+    study = study_of(tmp_path, site, *plain, *setting)
+    assert load_data(study).site("icu").tasks == tasks

@@ -149,8 +149,20 @@ def _load_site(
         tasks = tuple(task for task in tasks if task in site.tasks)
         if not tasks:
             raise ConfigError(f"{place}.tasks: none of them is a task of the study")
+    elif len(tasks) > 1 and not _says_whose(splits["train"], scheme):
+        tasks = tuple(task for task in tasks if task != "modifiers")
     made = SiteData(name, train, validation, kept, tasks)
     return made, CohortData(name, drawn["test"], covers)
+
+
+def _says_whose(documents: Sequence[Document], scheme: Scheme) -> bool:
+    """Whether modifiers, if there are any, belong to something anywhere in these notes.
+
+    Where they never do, nobody looked for whose they are, and examples would teach that nobody has
+    any.
+    """
+    modifiers = any(e.type in scheme.modifiers for one in documents for e in one.entities)
+    return not modifiers or any(one.relations for one in documents)
 
 
 def _data_seed(study: Study) -> int:
