@@ -76,7 +76,8 @@ def _scaled(alone: Study, study: Study, number: int) -> FurtherRun:
     assert scaling is not None
     methods = alone.methods if scaling.methods is None else scaling.methods
     settings: dict[str, Any] = {
-        "partition": {"sites": number, "by": scaling.by, "alpha": scaling.alpha}
+        "partition": {"sites": number, "by": scaling.by, "alpha": scaling.alpha},
+        "evaluation.by_round": False,  # what is shown of these runs is their last round
     }
     if alone.training.steps is not None:
         total = alone.training.steps * len(alone.site_names)
