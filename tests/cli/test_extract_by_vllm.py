@@ -111,6 +111,17 @@ def test_what_the_server_marks_is_found_in_the_note(monkeypatch, note, adapter):
     assert all(asked["max_tokens"] > 64 for asked in server.asked)
 
 
+def test_what_is_meant_for_this_machine_passes_by_every_proxy(monkeypatch, note, adapter):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    server = Server()
+    code, _ = extract(monkeypatch, server, note, adapter)
+    assert code == 0
+    assert server.asked
+
+
 def test_a_server_that_fails_for_a_moment_is_asked_again(monkeypatch, note, adapter):
     monkeypatch.setattr("random.uniform", lambda low, high: 0.0)
     server = Server(failures=2)

@@ -64,14 +64,15 @@ def test_differences_at_few_bits_end_near_the_whole_adapters(tmp_path, method):
         assert np.abs(moved(wire) - exact).max() < share * np.abs(exact).max()
 
 
+@pytest.mark.parametrize("wire", ["fp32", "int4"])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_killed_run_of_any_method_ends_as_an_undisturbed_one(tmp_path, method):
-    step = {"server": ServerOptions(momentum=0.5)}
+def test_a_killed_run_of_any_method_ends_as_an_undisturbed_one(tmp_path, method, wire):
+    step = {"server": ServerOptions(momentum=0.5), "wire": wire}
     whole, _ = run(tmp_path / "whole", method, rounds=4, **step)
     run(tmp_path / "cut", method, rounds=2, **step)
     people = {name: PartSite(name) for name in SITES}
     again = run_federation(
-        plan(method=method, wire="fp32", rounds=4, **step), start(), workers=people,
+        plan(method=method, rounds=4, **step), start(), workers=people,
         folder=tmp_path / "cut", resume=True,
     )  # fmt: skip
     assert again.adapter.sha256 == whole.adapter.sha256
@@ -231,3 +232,13 @@ def test_sites_of_torch_learn_by_other_methods_too(tmp_path, method):
 def test_the_toy_sites_still_federate_the_plain_way(tmp_path):
     plain = run_federation(plan(wire="fp32"), start(), workers=sites(), folder=tmp_path / "plain")
     assert plain.adapter.sha256 == run(tmp_path / "part", "fed-medlora")[0].adapter.sha256
+
+
+def test_what_is_rounded_of_one_factor_is_not_added_to_the_other(tmp_path):
+    run(tmp_path, "rolora", rounds=4, wire="int4")
+    rounding = tmp_path / "own" / "north" / "rounding"
+    kept = {
+        factor: {int(place.name[-1]): np.load(place / "rounding.npy").size for place in one}
+        for factor, one in ((f, (rounding / f).iterdir()) for f in ("A", "B"))
+    }
+    assert kept == {"B": {1: 8, 3: 8}, "A": {2: 6, 4: 6}}

@@ -21,7 +21,7 @@ from fedmedlora.federation.tagger_site import TaggerSite
 from fedmedlora.model.backbone import Backbone
 from fedmedlora.model.encoding import encode_examples
 from fedmedlora.model.lora import adapter_of, manifest_of, new_adapter_model
-from fedmedlora.model.optimiser_state import put_optimiser_state
+from fedmedlora.model.optimiser_state import knows_all, put_optimiser_state
 from fedmedlora.model.tagger import load_tagger
 from fedmedlora.model.tagger_training import TaggerSettings
 from fedmedlora.model.training import TrainingSettings
@@ -108,7 +108,29 @@ def test_only_the_last_rounds_are_kept(tmp_path):
         "round-0003", "round-0004", "round-0005",
     ]  # fmt: skip
     assert float(kept.recall(before=5)["w"]["step"]) == 4
-    assert kept.recall(before=3) == {}
+    # Three rounds are there: what was before them is gone, not never kept.
+    with pytest.raises(AdapterError, match="round 3 is made again"):
+        kept.recall(before=3)
+    assert kept.recall(before=1) == {}
+    assert (tmp_path.stat().st_mode & 0o777) == 0o700
+
+
+def test_a_site_that_came_later_begins_anew_when_its_first_round_is_made_again(tmp_path):
+    kept = OwnOptimiser(tmp_path)
+    kept.keep({"w": {"step": torch.tensor(4.0)}}, round=4)
+    assert kept.recall(before=4) == {}
+
+
+def test_factors_that_are_trained_in_turn_warm_up_until_all_are_known(bench):
+    state = {name: {} for name, p in bench.model.named_parameters() if "lora_B" in name}
+    assert not knows_all(bench.model, state)
+    for name, parameter in bench.model.named_parameters():
+        parameter.requires_grad_("lora_B" in name)
+    try:
+        assert knows_all(bench.model, state)
+    finally:
+        for name, parameter in bench.model.named_parameters():
+            parameter.requires_grad_(".lora_" in name)
 
 
 def _flip(place):
@@ -140,3 +162,17 @@ def test_the_state_of_another_adapter_is_refused():
     optimiser = torch.optim.AdamW(model.parameters())
     with pytest.raises(AdapterError, match=r"weight has shape \(2, 4\), and the parameter \(2, 3"):
         put_optimiser_state(model, optimiser, {"weight": {"step": torch.tensor(1.0), **moments}})
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_steps_are_counted_where_the_kernel_wants_them(fused):
+    model = torch.nn.Linear(3, 2)
+    moments = {key: torch.zeros(2, 3) for key in ("exp_avg", "exp_avg_sq")}
+    optimiser = torch.optim.AdamW(model.parameters(), fused=fused)
+    state = {"weight": {"step": torch.tensor(7.0, dtype=torch.float64), **moments}}
+    put_optimiser_state(model, optimiser, state)
+    model(torch.ones(1, 3)).sum().backward()
+    optimiser.step()
+    after = optimiser.state[model.weight]["step"]
+    assert (float(after), after.dtype) == (8.0, torch.float32)
+    assert float(optimiser.state[model.bias]["step"]) == 1.0

@@ -123,7 +123,7 @@ def test_bf16_rounds_what_travels_and_keeps_the_average_in_float32(tmp_path):
 
 def test_what_a_round_rounds_away_is_kept_at_the_site_and_sent_in_the_next(tmp_path):
     undisturbed = run(tmp_path, wire="int4", rounds=5)
-    kept = sorted((tmp_path / "own" / "north" / "rounding").iterdir())
+    kept = sorted((tmp_path / "own" / "north" / "rounding" / "AB").iterdir())
     assert [place.name for place in kept] == ["round-0003", "round-0004", "round-0005"]
     assert np.abs(np.load(kept[-1] / "rounding.npy")).max() > 0
 

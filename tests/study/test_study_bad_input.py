@@ -38,6 +38,8 @@ API = (
     "api={model: toy, allow_egress: true, retries: 0, concurrency: 1, timeout_seconds: 1}",
 )
 
+SETTINGS_OF_FINISHED = ("variants={other: {set: {federation.rounds: 2}}}", "seeds=[7, 8]")
+
 
 def study_of(folder: Path, *overrides: str):
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +52,7 @@ def study_of(folder: Path, *overrides: str):
 def finished(tmp_path_factory):
     """A run of dictionaries alone, with a variant: nothing is trained and nothing asked."""
     folder = tmp_path_factory.mktemp("finished")
-    study = study_of(folder, "variants={other: {set: {federation.rounds: 2}}}", "seeds=[7, 8]")
+    study = study_of(folder, *SETTINGS_OF_FINISHED)
     run_study(study, folder / "run")
     return folder / "run"
 
@@ -420,3 +422,19 @@ def view_of(block) -> bool:
     """Whether it is a table of strict micro F1."""
     wanted = {"matching": "strict", "average": "micro"}
     return isinstance(block, Table) and wanted.items() <= block.view.items()
+
+
+def test_a_run_from_before_checkpointing_was_decided_goes_on(run):
+    file = run / "study.yaml"
+    text = file.read_text(encoding="utf-8")
+    assert "gradient_checkpointing: auto" in text
+    file.write_text(text.replace("gradient_checkpointing: auto", "gradient_checkpointing: false"))
+    run_study(study_of(run.parent, *SETTINGS_OF_FINISHED), run)
+
+
+def test_a_run_whose_sites_took_part_in_other_tasks_is_not_mixed_with(run):
+    data = json.loads((run / "data.json").read_text(encoding="utf-8"))
+    data["sites"]["icu"]["tasks"] = ["entities"]
+    (run / "data.json").write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(RunError, match=r"sites.icu takes part in entities, and now in entities, m"):
+        run_study(study_of(run.parent, *SETTINGS_OF_FINISHED), run)

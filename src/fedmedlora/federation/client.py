@@ -19,6 +19,7 @@ from fedmedlora.federation import wire
 from fedmedlora.federation.adapter_parts import adapter_part
 from fedmedlora.federation.flower import ClientApp, ConfigRecord, Context, Message, RecordDict
 from fedmedlora.federation.own_rounding import OwnRounding
+from fedmedlora.federation.own_rounds import own_folder
 from fedmedlora.federation.plan import SiteWorker, Workers
 from fedmedlora.model.adapter import check_adapter
 from fedmedlora.model.packing import is_difference
@@ -51,7 +52,7 @@ class Desk:
         sites: names, in the plan's order; a node of Flower's simulation is a place in it.
         workers: by name, or what makes them.
         logs: folder for the sites' own logs, or ``None`` to keep none.
-        own: folder for what sites keep for themselves, or ``None`` to keep nothing.
+        own: the federation's folder, for what sites keep for themselves; ``None`` keeps nothing.
         token: tells this federation's workers from another's in the same process.
     """
 
@@ -108,7 +109,8 @@ def _train(content: RecordDict, desk: Desk, site: str) -> RecordDict:
     update = desk.worker(site).train(adapter, wire.read_order(content, call))
     own = None
     if desk.own is not None and is_difference(call.wire) and call.carries:
-        own = OwnRounding(desk.own / site / "rounding")
+        # What was rounded of A is not added to B.
+        own = OwnRounding(own_folder(desk.own, site, "rounding") / call.returns)
     carried = None if own is None else own.recall(before=call.round)
     if is_difference(call.wire):  # as it came, whatever the worker did with it
         _, adapter = wire.read_request(content)

@@ -224,7 +224,7 @@ class CountedGrid(_MessageGrid):
         """Send requests, give their replies as they come, count the bytes of both.
 
         Where nobody can be late and the inner Grid says how many requests keep it busy, the next is
-        made and sent when one is answered: memory does not grow with the number of sites.
+        made and sent when one is answered, so that few are in memory.
 
         Args:
             messages: requests, at most one a node; may be lazy.
@@ -245,13 +245,12 @@ class CountedGrid(_MessageGrid):
                 return
             if self._stop.is_set():
                 raise RunStopped("the run was stopped before all sites had answered")
-            got = list(self._grid.pull_messages(pending))
-            for reply in got:
-                pending.discard(reply.metadata.reply_to_message_id)
-                self._count(reply, seconds=time.monotonic() - started)
+            got = self._pull(pending, started)
             yield from got
             if not got:
                 time.sleep(POLL_S)
+        # What came in time may have waited while others were looked at.
+        yield from self._pull(pending, started)
 
     def _push(self, messages: Iterable[Message]) -> set[str]:
         requests = list(messages)
@@ -263,6 +262,13 @@ class CountedGrid(_MessageGrid):
             node = message.metadata.dst_node_id
             self.exchanges[node] = Exchange(len(to_bytes(message)), 0)
         return ids
+
+    def _pull(self, pending: set[str], started: float) -> list[Message]:
+        got = list(self._grid.pull_messages(pending)) if pending else []
+        for reply in got:
+            pending.discard(reply.metadata.reply_to_message_id)
+            self._count(reply, seconds=time.monotonic() - started)
+        return got
 
     def _count(self, reply: Message, *, seconds: float) -> None:
         node = reply.metadata.src_node_id

@@ -49,7 +49,7 @@ class OwnOptimiser:
         """The state after the last round before; empty if there was none.
 
         Raises:
-            AdapterError: what was kept is damaged.
+            AdapterError: what was kept is damaged or gone.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load

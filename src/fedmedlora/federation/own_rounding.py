@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmedlora.durable import write_bytes
+from fedmedlora.errors import AdapterError
 from fedmedlora.federation.own_rounds import OwnRounds
 
 _FILE = "rounding.npy"
@@ -18,7 +19,7 @@ class OwnRounding:
     """One site's rounding errors, those of the last three rounds.
 
     Args:
-        folder: of this site and federation; made when something is kept.
+        folder: of this site, this federation and the factors that are sent.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,16 +37,21 @@ class OwnRounding:
             write_bytes(fresh / _FILE, file.getvalue())
 
     def recall(self, *, before: int) -> NDArray[np.float32] | None:
-        """What the last round before rounded away; None if nothing, or nothing that can be used.
+        """What the last round before rounded away; None if nothing.
 
-        To go on without it costs a rounding, no more.
+        Raises:
+            AdapterError: what was kept is damaged or gone.
         """
         place = self._rounds.last(before=before)
         if place is None:
             return None
         try:
             left = np.load(place / _FILE, allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            return None
-        good = left.dtype == np.float32 and left.ndim == 1 and bool(np.isfinite(left).all())
-        return left if good else None
+            if left.dtype != np.float32 or not bool(np.isfinite(left).all()):
+                raise ValueError("it is not what is written there")
+        except (OSError, ValueError, EOFError) as error:
+            raise AdapterError(
+                f"{place}: what was rounded away cannot be read ({error}); remove the folder to go "
+                "on without it"
+            ) from error
+        return left  # type: ignore[no-any-return]

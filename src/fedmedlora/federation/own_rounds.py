@@ -1,8 +1,9 @@
 """What a site keeps for itself from round to round, in folders of its own; none of it is sent.
 
-FOLDER/round-0001/    after that round
+FEDERATION/own/SITE/KIND/round-0001/    after that round
 
-A round whose answer or checkpoint got lost is made again, from what was kept before it.
+It is as private as the notes that it came from. A round whose answer or checkpoint got lost is made
+again, from what was kept before it.
 """
 
 from __future__ import annotations
@@ -11,8 +12,17 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from fedmedlora.durable import new_folder
+from fedmedlora.errors import AdapterError, RunError
+
+Kind = Literal["factors", "optimiser", "rounding"]
+
+
+def own_folder(federation: Path, site: str, kind: Kind) -> Path:
+    """Where a site keeps something for itself in the folder of a federation."""
+    return federation / "own" / site / kind
 
 
 class OwnRounds:
@@ -33,6 +43,11 @@ class OwnRounds:
         Raises:
             RunError: it cannot be written.
         """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.chmod(0o700)
+        except OSError as error:
+            raise RunError(f"cannot write {self._folder}: {error.strerror}") from error
         with new_folder(self._folder / f"round-{round:04d}") as fresh:
             yield fresh
         for number, place in self._rounds().items():
@@ -40,9 +55,19 @@ class OwnRounds:
                 shutil.rmtree(place, ignore_errors=True)
 
     def last(self, *, before: int | None = None) -> Path | None:
-        """The folder of the last round before, if there is one."""
+        """The folder of the last round before, if there is one.
+
+        Raises:
+            AdapterError: there may have been one, and only later ones are left.
+        """
         rounds = self._rounds()
         numbers = [number for number in rounds if before is None or number < before]
+        cleared = self._most is not None and len(rounds) >= self._most
+        if cleared and not numbers and before is not None and before > 1:
+            raise AdapterError(
+                f"{self._folder}: round {before} is made again, and what was kept before it is "
+                "gone; remove the folder to begin anew"
+            )
         return rounds[max(numbers)] if numbers else None
 
     def _rounds(self) -> dict[int, Path]:

@@ -33,7 +33,7 @@ class FederationPlan:
         tau: temperature of the loss in Fed-MedLoRA+, > 0.
         validation: who scores the sites' adapters in Fed-MedLoRA+.
         size: what counts as a site's data size n_k; the authors count training tokens.
-        wire: form in which adapters travel.
+        wire: how sites send what they trained; see ``model.packing``.
         seed: recorded; the sites and the initial adapter derive theirs from the study's.
         ranks: (site, rank, alpha) of sites whose adapters have ranks of their own, no larger than
             the global adapter's; for methods that can combine them.

@@ -19,6 +19,7 @@ from fedmedlora.federation.client import Desk, client_app
 from fedmedlora.federation.flower import Message, RecordDict, from_bytes, to_bytes
 from fedmedlora.federation.grid import answer
 from fedmedlora.federation.wire import failure_reply, read_call
+from fedmedlora.orphans import end_with_parent
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -152,6 +153,7 @@ class ProcessSwitch:
 def _serve(pipe: Connection, desk: Desk) -> None:
     """What a worker process does until its pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends this
+    end_with_parent()
     app = client_app(desk)
     while True:
         try:

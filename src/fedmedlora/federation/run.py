@@ -107,7 +107,7 @@ def run_federation(
     left = plan.rounds - len(progress.records)
     if left > 0:
         place = folder.resolve()
-        desk = Desk(plan.sites, workers, logs=place / "site-logs", own=place / "own")
+        desk = Desk(plan.sites, workers, logs=place / "site-logs", own=place)
         stop = threading.Event()
         ENGINES[engine](plan, desk, _server_app(strategy, left, stop, on_event), stop)
     if len(strategy.records) != plan.rounds:

@@ -56,6 +56,7 @@ class ChatClient:
         endpoint: where to.
         settings: how.
         sleep: waits some seconds; by default until then or until ``stop``.
+        direct: past any proxy that the environment names.
 
     Attributes:
         requests: sent so far, tries again included.
@@ -65,12 +66,15 @@ class ChatClient:
         ConfigError: the environment's proxy or certificate settings cannot be used.
     """
 
+    _ADVICE = "check model, max_tokens, limit_field, temperature and seed"
+
     def __init__(
         self,
         endpoint: Endpoint,
         settings: ChatSettings,
         *,
         sleep: Callable[[float], object] | None = None,
+        direct: bool = False,
     ) -> None:
         self.requests = self.retries = 0
         self._endpoint, self._settings = endpoint, settings
@@ -87,6 +91,7 @@ class ChatClient:
                 limits=httpx.Limits(max_connections=settings.concurrency),
                 # A redirect would carry notes to a host that nobody named.
                 follow_redirects=False,
+                trust_env=not direct,
             )
         except (httpx.InvalidURL, ValueError, ImportError, OSError):
             raise ConfigError(
@@ -207,10 +212,7 @@ class ChatClient:
                 f"it redirects elsewhere ({status}), which is not followed: set "
                 f"{settings.base_url_variable} to where it leads"
             )
-        raise self._error(
-            f"it refuses example {example!r} ({status}): check model, max_tokens, limit_field, "
-            "temperature and seed"
-        )
+        raise self._error(f"it refuses example {example!r} ({status}): {self._ADVICE}")
 
     def _answer(self, response: httpx.Response) -> ChatAnswer:
         content = response.content.strip()

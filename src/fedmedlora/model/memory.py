@@ -7,6 +7,7 @@ left to formulas is the loss, the optimiser and the largest tensors of the backw
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -226,7 +227,8 @@ def available_memory(device: torch.device) -> int:
     Where the system does not tell, more than anything needs.
     """
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     free = [_MEMINFO, *_CGROUP]
     told = [amount for amount in (_free_memory(path) for path in free) if amount is not None]
     return min(told, default=1 << 62)
@@ -247,7 +249,11 @@ def _free_memory(path: Path) -> int | None:
         if path.name == "meminfo":
             [line] = [line for line in text.splitlines() if line.startswith("MemAvailable:")]
             return int(line.split()[1]) * 1024
-        return int(text) - int(path.with_name(_USED[path.name]).read_text(encoding="ascii"))
+        used = int(path.with_name(_USED[path.name]).read_text(encoding="ascii"))
+        # Files that were read count as used until the room is wanted.
+        stat = path.with_name("memory.stat").read_text(encoding="ascii")
+        files = re.search(r"^(?:total_)?inactive_file (\d+)$", stat, flags=re.M)
+        return int(text) - used + (int(files[1]) if files else 0)
     except (OSError, ValueError):  # no such file; or "max", no limit
         return None
 

@@ -30,6 +30,11 @@ def optimiser_state(model: torch.nn.Module, optimiser: torch.optim.Optimizer) ->
     }
 
 
+def knows_all(model: torch.nn.Module, state: OptimiserState) -> bool:
+    """Whether a memory has something of every parameter that is trained now."""
+    return all(name in state for name, p in model.named_parameters() if p.requires_grad)
+
+
 def put_optimiser_state(
     model: torch.nn.Module, optimiser: torch.optim.Optimizer, state: OptimiserState
 ) -> None:
@@ -43,8 +48,15 @@ def put_optimiser_state(
     Raises:
         AdapterError: a shape is another.
     """
+    import torch
+
+    on_device = {
+        parameter: bool(group.get("fused") or group.get("capturable"))
+        for group in optimiser.param_groups
+        for parameter in group["params"]
+    }
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad or name not in state:
+        if name not in state or parameter not in on_device:
             continue
         for key in MOMENTS:
             if state[name][key].shape != parameter.shape:
@@ -54,4 +66,7 @@ def put_optimiser_state(
                 )
         device = parameter.device
         moments = {key: state[name][key].to(device, copy=True) for key in MOMENTS}
-        optimiser.state[parameter] = {STEP: state[name][STEP].clone(), **moments}
+        # Fused kernels count their steps beside the parameter, the others on the CPU.
+        there = device if on_device[parameter] else torch.device("cpu")
+        step = state[name][STEP].to(there, torch.float32, copy=True)
+        optimiser.state[parameter] = {STEP: step, **moments}

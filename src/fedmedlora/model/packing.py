@@ -96,7 +96,9 @@ def pack_update(
     if wire not in _BITS:
         return pack(adapter, form_of(wire)), None
     difference = _flat(adapter) - _flat(before)
-    if carried is not None and carried.shape == difference.shape:
+    if carried is not None:
+        if carried.shape != difference.shape:
+            raise AdapterError("what was carried over is of another adapter")
         difference += carried
     packed = quantise(difference, _BITS[wire])
     return packed, difference - dequantise(packed, difference.size, _BITS[wire])

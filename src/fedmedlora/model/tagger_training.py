@@ -21,6 +21,7 @@ from fedmedlora.errors import AdapterError, ConfigError, DataError
 from fedmedlora.model.bio import IGNORED, OUTSIDE
 from fedmedlora.model.optimiser_state import (
     OptimiserState,
+    knows_all,
     optimiser_state,
     put_optimiser_state,
 )
@@ -129,7 +130,7 @@ def train_tagger(
         rows: those that ask for nothing are passed over.
         settings: of this round.
         seed: order of the rows and dropout; equal seeds give equal bits on one machine.
-        optimiser: what AdamW begins with; where it has something, there is no warm-up.
+        optimiser: what AdamW begins with; if it knows all that is trained, there is no warm-up.
         on_step: told after every step.
 
     Raises:
@@ -145,8 +146,9 @@ def train_tagger(
     losses: list[float] = []
     adam = _optimiser(tagger, settings)
     if optimiser:
-        settings = replace(settings, warmup=0.0)
         put_optimiser_state(tagger.model, adam, optimiser)
+        if knows_all(tagger.model, optimiser):
+            settings = replace(settings, warmup=0.0)
     devices = [tagger.model.device] if tagger.model.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices):

@@ -23,6 +23,7 @@ from fedmedlora.model.fused_lora import fused_lora
 from fedmedlora.model.losses import Objective, answer_loss, batch_loss, mean_loss, pad_rows
 from fedmedlora.model.optimiser_state import (
     OptimiserState,
+    knows_all,
     optimiser_state,
     put_optimiser_state,
 )
@@ -174,7 +175,7 @@ def train_adapter(
         settings: of this round.
         seed: order of the rows and dropout; equal seeds give equal bits on one machine.
         trains: the factors to train; the others are frozen until the end of the call.
-        optimiser: what AdamW begins with; where it has something, there is no warm-up.
+        optimiser: what AdamW begins with; if it knows all that is trained, there is no warm-up.
         on_step: told after every step.
 
     Raises:
@@ -186,14 +187,14 @@ def train_adapter(
         raise DataError("no example is left to train on")
     started = time.monotonic()
     losses: list[float] = []
-    if optimiser:
-        settings = replace(settings, warmup=0.0)
     with (
         tempfile.TemporaryDirectory() as folder,
         _only(model, trains),
         fused_lora(model),
         kept_as_it_was(model) as before,
     ):
+        if optimiser and knows_all(model, optimiser):
+            settings = replace(settings, warmup=0.0)
         trainer = _trainer(
             model,
             rows,

@@ -58,12 +58,14 @@ def answer_by_vllm(
     )  # fmt: skip
     environ = {URL_VARIABLE: HERE, **{name: value for name, value in environ.items() if value}}
     endpoint = read_endpoint(settings, environ, path="/completions")
-    if not allow_egress and not _is_here(endpoint):
+    here = _is_here(endpoint)
+    if not allow_egress and not here:
         raise ConfigError(
             f"{endpoint.host} is not this machine: the notes would leave it; if that is permitted, "
             "give --allow-egress"
         )
-    client = CompletionClient(endpoint, settings, sleep=sleep)
+    # A proxy would carry what is meant for this machine to another.
+    client = CompletionClient(endpoint, settings, sleep=sleep, direct=here)
     try:
         client.check_served()
         return _ask_all(client, examples, concurrency, on_done)
@@ -115,6 +117,8 @@ def _ask_all(
 class CompletionClient(ChatClient):
     """Connections to one server, for any number of threads; see ``ChatClient``."""
 
+    _ADVICE = "are prompt and answer longer than its --max-model-len?"
+
     def complete(self, prompt: str, *, limit: int, example: str) -> ChatAnswer:
         """What the model writes after a prompt, up to so many tokens; errors as of ``ask``."""
         request = {
@@ -132,7 +136,8 @@ class CompletionClient(ChatClient):
         Raises:
             EndpointError: it has not, or cannot be asked.
         """
-        url = self._endpoint.url.removesuffix("/completions") + "/models"
+        url = httpx.URL(self._endpoint.url)
+        url = url.copy_with(path=url.path.removesuffix("/completions") + "/models")
         try:
             response = self._http.get(url)
         except httpx.RequestError as error:

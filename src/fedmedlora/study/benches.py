@@ -66,6 +66,10 @@ class Bench(Protocol):
         """The base model under an arm's settings; loaded when it is first needed."""
         ...
 
+    def forget(self) -> None:
+        """Give back the model's memory; it is loaded again when it is next needed."""
+        ...
+
     def encode(self, site: SiteData, study: Study) -> Rows:
         """A site's rows, made once.
 

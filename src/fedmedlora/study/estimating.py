@@ -51,8 +51,9 @@ def _adapter_table(study: Study, own: Estimator) -> Table:
         (f"its weights, {study.backbone.precision}", _size(own.weights)),
         (f"adapter's parameters, rank {study.adapter.rank}", f"{shape.adapter:,}"),
         ("share of the backbone's", f"{shape.adapter / shape.parameters:.3%}"),
-        (f"adapter as it travels, {wire}", _size(sent)),
-        ("of the whole model in bf16", f"{sent / (2 * shape.parameters):.2%}"),
+        (f"adapter to a site, {form_of(wire)}", _size(wire_bytes(shape.adapter, form_of(wire)))),
+        (f"from a site, {wire}", _size(sent)),
+        ("that of the whole model in bf16", f"{sent / (2 * shape.parameters):.2%}"),
     )
     return Table(title="The adapter", headers=("", ""), rows=rows)
 
@@ -115,12 +116,15 @@ def _memory_table(study: Study, own: Estimator) -> Table:
         asked = study.training.gradient_checkpointing
         chosen = (precision, batch) == (study.backbone.precision, study.training.batch)
         chosen &= asked in ("auto", checkpointing)
+        here = _HERE
+        if asked == "auto":
+            here += ", if the other does not fit" if checkpointing else ", if it fits"
         rows.append(
             (
                 precision,
                 str(batch),
                 "on" if checkpointing else "off",
-                (f"{_HERE}, auto" if asked == "auto" else _HERE) if chosen else "",
+                here if chosen else "",
                 _size(memory.total),
                 _size(memory.weights),
                 _size(memory.activations),

@@ -6,6 +6,7 @@ study of dictionaries and API models loads none.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -85,6 +86,13 @@ class LoraBench:
             initial=bench.initial,
         )
 
+    def forget(self) -> None:
+        """See ``Bench``."""
+        self._made = None
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
     def encode(self, site: SiteData, study: Study) -> Rows:
         """See ``Bench``."""
         limit = study.training.max_tokens
@@ -131,7 +139,13 @@ class LoraBench:
         bench = self.workbench(study)
         if self._parameters < _NEVER_CHECKPOINTED:
             return False
-        key = (study.backbone, study.adapter, settings.batch, settings.max_tokens)
+        key = (
+            study.backbone,
+            study.adapter,
+            settings.batch,
+            settings.max_tokens,
+            settings.objective,
+        )
         if key not in self._checkpointing:
             estimator = Estimator(
                 study.backbone.name,
@@ -144,12 +158,11 @@ class LoraBench:
                 checkpointing=False,
                 objective=settings.objective,
             )
-            runtime = study.runtime
-            free = available_memory(bench.backbone.model.device) / max(
-                runtime.processes, runtime.site_processes
-            )
-            # The weights are there already.
-            self._checkpointing[key] = _ROOM * (memory.total - memory.weights) > free
+            # As if all processes shared a device, and none of the others had its weights yet.
+            sharers = max(study.runtime.processes, study.runtime.site_processes)
+            free = available_memory(bench.backbone.model.device)
+            mine = (free - (sharers - 1) * memory.weights) / sharers
+            self._checkpointing[key] = _ROOM * (memory.total - memory.weights) > mine
         return self._checkpointing[key]
 
     def open_bias(self, study: Study) -> tuple[float | str, Sequence[float]]:

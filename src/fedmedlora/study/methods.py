@@ -20,12 +20,14 @@ from fedmedlora.evaluation.open_bias import choose_open_biases
 from fedmedlora.federation.first_rounds import FirstRounds
 from fedmedlora.federation.own_factors import OwnFactors
 from fedmedlora.federation.own_optimiser import OwnOptimiser
+from fedmedlora.federation.own_rounds import own_folder
 from fedmedlora.federation.plan import FederationPlan, RoundRecord, SiteWorker, Workers
 from fedmedlora.federation.run import run_federation
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.adapter_files import read_adapter
 from fedmedlora.model.candidates import candidate_losses
 from fedmedlora.model.encoding import encode_examples
+from fedmedlora.model.packing import form_of
 from fedmedlora.progress import OnEvent
 from fedmedlora.schema import Document
 from fedmedlora.study.arms import Arm, study_arms
@@ -108,12 +110,16 @@ class MethodRunner:
         sites = self.sites(arm)
         names = (POOLED,) if arm.kind == "centralised" else tuple(site.name for site in sites)
         workers: Workers
+        for site in sites:  # here, where an error still names its key
+            self.bench(arm).encode(site, study)
+        if METHODS[arm.federated_method].scored and study.federation.validation == "sites":
+            self._refuse_nothing_to_score_on(sites, arm)
+        initial = self.bench(arm).base(study).initial
         if study.federation.engine == "flower" or self._site_processes(study, names) > 1:
+            self.bench(arm).forget()  # the sites' processes want its place
             place = self._folder.resolve()
             workers = partial(site_worker, study.model_dump_json(), place, arm.label)
         else:
-            if METHODS[arm.federated_method].scored and study.federation.validation == "sites":
-                self._refuse_nothing_to_score_on(sites, arm)
             workers = {name: self.worker(arm, name) for name in names}
         folder = self._folder / "federation" / arm.label
 
@@ -122,7 +128,6 @@ class MethodRunner:
                 told = {"method": arm.label, "round": facts["round"], "rounds": facts["rounds"]}
                 self.on_event("round", told)
 
-        initial = self.bench(arm).base(study).initial
         result = run_federation(
             self._plan(arm, names),
             initial if arm.of is None else self._adapter_of(arm.of),
@@ -168,7 +173,8 @@ class MethodRunner:
             tau=federation.tau,
             validation=federation.validation,
             size=federation.size,
-            wire=federation.wire,
+            # What nobody sends is not to lose anything on its way.
+            wire=federation.wire if arm.kind == "federated" else form_of(federation.wire),
             seed=study.seed,
             ranks=tuple(ranks) if method.mixed_ranks else (),
             server=ServerOptions(**server),
@@ -201,7 +207,7 @@ class MethodRunner:
         }
 
     def _own(self, arm: Arm, site: str) -> OwnFactors:
-        return OwnFactors(self._folder / "federation" / arm.label / "own" / site)
+        return OwnFactors(own_folder(self._folder / "federation" / arm.label, site, "factors"))
 
     def _refuse_nothing_to_score_on(self, sites: Sequence[SiteData], arm: Arm) -> None:
         for site in sites:
@@ -251,7 +257,8 @@ class MethodRunner:
             return None
         if arm.kind in ("adapted", "new-site"):
             return None  # one round
-        return OwnOptimiser(self._folder / "federation" / arm.label / "own" / site / "optimiser")
+        federation = self._folder / "federation" / arm.label
+        return OwnOptimiser(own_folder(federation, site, "optimiser"))
 
     def _server_losses(self, study: Study, adapters: Sequence[Adapter]) -> list[float]:
         """Mean loss of each adapter on the server's own validation notes."""

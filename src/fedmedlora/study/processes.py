@@ -7,12 +7,10 @@ them side by side changes nothing but the time. Events travel back through a que
 from __future__ import annotations
 
 import multiprocessing
-import multiprocessing.connection
 import os
 import queue
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -24,6 +22,7 @@ from typing import Any
 from fedmedlora.aggregation.methods import METHODS
 from fedmedlora.config import Study
 from fedmedlora.errors import RunError
+from fedmedlora.orphans import end_with_parent
 from fedmedlora.progress import OnEvent
 from fedmedlora.study.arms import Arm
 
@@ -168,16 +167,8 @@ def _drain(events: Any, on_event: OnEvent) -> None:
 def _open(events: Any) -> None:
     # Ctrl-C is the parent's to handle; it ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     _worker.update(events=events)
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed ends nobody, and the pool would wait for its next task for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
 
 
 def _run(job: Job) -> None:

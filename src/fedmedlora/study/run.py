@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fedmedlora.config import Study
 from fedmedlora.corpus.jsonl import as_record
+from fedmedlora.errors import RunError
 from fedmedlora.progress import OnEvent
 from fedmedlora.study.api_method import check_arms
 from fedmedlora.study.arms import Arm, study_arms
@@ -84,7 +85,9 @@ def _prepare(place: int, name: str, study: Study, folder: RunFolder) -> _Run:
     """Write what is known before anything is trained."""
     data = load_data(study)
     arms = study_arms(study)
-    folder.write_json("data.json", _describe(study, data))
+    described = _describe(study, data)
+    _refuse_other_tasks(folder, described)
+    folder.write_json("data.json", described)
     folder.write_json("methods.json", [arm.record() for arm in arms])
     for cohort in data.cohorts:
         lines = [json.dumps(as_record(d), ensure_ascii=False) + "\n" for d in cohort.documents]
@@ -96,6 +99,25 @@ def _prepare(place: int, name: str, study: Study, folder: RunFolder) -> _Run:
         if arm.kind != "dictionary" and not folder.done(arm.label)
     ]
     return _Run(study, folder, arms, jobs)
+
+
+def _refuse_other_tasks(folder: RunFolder, described: Mapping[str, Any]) -> None:
+    """A site's tasks may follow from its notes, which are not in the study file."""
+    if not (folder.path / "data.json").is_file():
+        return
+    before = folder.read_json("data.json")
+    for group in ("sites", "new_sites"):
+        for name, told in described[group].items():
+            try:
+                tasks = before[group][name]["tasks"]
+            except (KeyError, TypeError):
+                continue
+            if tasks != told["tasks"]:
+                raise RunError(
+                    f"{folder.path}: in the run there, {group}.{name} takes part in "
+                    f"{', '.join(tasks)}, and now in {', '.join(told['tasks'])}; take another "
+                    "folder"
+                )
 
 
 def _run_all(runs: Sequence[_Run], study: Study, tell: OnEvent) -> dict[int, Scored]:

@@ -306,6 +306,8 @@ def _changed(before: Study, now: Study) -> list[str]:
         }
         for one in (before, now)
     )
+    for settings in (old, new):  # how much memory a site takes changes nothing that it makes
+        settings["training"] = {**settings["training"], "gradient_checkpointing": None}
     changed = sorted(key for key in new if new[key] != old.get(key))
     wanted = {entry.label: entry for entry in now.methods}
     changed += [

@@ -36,6 +36,10 @@ class TaggerBench:
         self._made: tuple[Study, Tagger] | None = None
         self._encoded: dict[tuple[object, ...], Rows] = {}
 
+    def forget(self) -> None:
+        """See ``Bench``."""
+        self._made = None
+
     def _tagger(self, study: Study) -> Tagger:
         if self._made is not None:
             before, tagger = self._made
