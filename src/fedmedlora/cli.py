@@ -9,20 +9,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import click
 import typer
 
 from fedmedlora import __version__
+from fedmedlora.cli_extract import extract
+from fedmedlora.cli_options import names_of, one_of
 from fedmedlora.errors import ConfigError
 from fedmedlora.failures import INTERRUPTED, describe_failure, wants_traceback
 from fedmedlora.streams import end_in_order, prepare_streams, silence_stdout
 
 if TYPE_CHECKING:
     from fedmedlora.evaluation.tables import Table
-
-_Choice = TypeVar("_Choice", bound=str)
 
 app = typer.Typer(
     name="fedmedlora",
@@ -133,7 +133,7 @@ def convert(
         mapping=mapping,
         discontinuous=None
         if discontinuous is None
-        else _one_of(discontinuous, get_args(Discontinuous), option="--discontinuous"),
+        else one_of(discontinuous, get_args(Discontinuous), option="--discontinuous"),
     )
     typer.echo(render_text(as_rows(report)))
     typer.echo(f"\nwritten: {out}")
@@ -181,14 +181,14 @@ def score(
     from fedmedlora.evaluation.score_files import score_files
     from fedmedlora.evaluation.tally import TASKS
 
-    types = None if covers is None else frozenset(_names(covers, option="--covers"))
+    types = None if covers is None else frozenset(names_of(covers, option="--covers"))
     scores = score_files(
         gold,
         pred,
         covers=types,
         tasks=TASKS
         if tasks is None
-        else [_one_of(name, TASKS, option="--tasks") for name in _names(tasks, option="--tasks")],
+        else [one_of(name, TASKS, option="--tasks") for name in names_of(tasks, option="--tasks")],
     )
     known = {record.type for record in scores.records}
     _refuse_unknown_types(types or frozenset(), known)
@@ -278,74 +278,7 @@ def rescore(
         typer.echo(f"not finished, and not scored: {', '.join(unfinished)}", err=True)
 
 
-@app.command()
-def extract(
-    notes: Annotated[list[Path], typer.Argument(metavar="NOTE.txt...", help="UTF-8 text files.")],
-    adapter: Annotated[Path, typer.Option(metavar="DIR", help="Folder of a trained adapter.")],
-    to_format: Annotated[str, typer.Option("--format", help="jsonl or brat.")] = "jsonl",
-    out: Annotated[
-        Path | None, typer.Option(help="File (jsonl) or new folder (brat). Default: stdout.")
-    ] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Where the backbone is here; must be the same model."),
-    ] = None,
-    tasks: Annotated[
-        str | None, typer.Option(metavar="TASK,TASK", help="entities, modifiers. Default: trained.")
-    ] = None,
-    backend: Annotated[
-        str, typer.Option(help="local, or vllm: a server of that name; see docs/vllm.md.")
-    ] = "local",
-    lora: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="vllm: the adapter's name there. Default: the folder's."),
-    ] = None,
-    allow_egress: Annotated[
-        bool, typer.Option("--allow-egress", help="vllm: it may be another machine.")
-    ] = False,
-) -> None:
-    """Mark up new notes with a trained adapter."""
-    import json
-
-    from fedmedlora.corpus.convert import WRITERS, check_output
-    from fedmedlora.corpus.jsonl import as_record
-    from fedmedlora.progress import quiet_libraries, show_progress
-
-    _one_of(to_format, tuple(WRITERS), option="--format")
-    _one_of(backend, ("local", "vllm"), option="--backend")
-    if backend == "local" and (lora is not None or allow_egress):
-        raise ConfigError("--lora and --allow-egress are for --backend vllm")
-    if backend == "vllm" and backbone is not None:
-        raise ConfigError("--backbone: with --backend vllm the server has it")
-    if out is None and to_format != "jsonl":
-        raise ConfigError(f"--format {to_format} writes a folder: give it with --out")
-    if out is not None:
-        check_output(out, notes, to_format=to_format)
-    quiet_libraries()
-    from fedmedlora.extract import answers_by_vllm
-    from fedmedlora.extract import extract as extract_notes
-
-    answer = None
-    if backend == "vllm":
-        answer = answers_by_vllm(lora or adapter.resolve().name, allow_egress=allow_egress)
-    with show_progress() as on_event:
-        documents = extract_notes(
-            adapter,
-            notes,
-            tasks=None if tasks is None else _names(tasks, option="--tasks"),
-            backbone=backbone,
-            answer=answer,
-            on_event=on_event,
-        )
-    if out is None:
-        for document in documents:
-            # Bytes: the format is UTF-8 whatever the terminal's encoding.
-            typer.echo(json.dumps(as_record(document), ensure_ascii=False).encode())
-    else:
-        WRITERS[to_format](documents, out)
-    spans = sum(len(document.entities) for document in documents)
-    relations = sum(len(document.relations) for document in documents)
-    typer.echo(f"notes: {len(documents)}, spans: {spans}, relations: {relations}", err=True)
+app.command()(extract)
 
 
 @app.command()
@@ -384,20 +317,6 @@ def report(
 def _fail(message: str, *, code: int) -> int:
     typer.echo(f"error: {message}", err=True)
     return code
-
-
-def _names(value: str, *, option: str) -> list[str]:
-    names = [name.strip() for name in value.split(",") if name.strip()]
-    if not names:
-        raise ConfigError(f"{option} {value!r} names nothing; give names parted by commas")
-    return names
-
-
-def _one_of(value: str, known: Sequence[_Choice], *, option: str) -> _Choice:
-    for choice in known:
-        if choice == value:
-            return choice
-    raise ConfigError(f"{option} {value!r} is not one of {', '.join(known)}")
 
 
 def _refuse_unknown_types(asked: Iterable[str], scored: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -73,7 +73,8 @@ def extract(
         backbone: where the backbone is on this machine; it must be the one that the adapter was
             trained on. ``None``: where ``task.json`` says.
         answer: who answers, where it is not a model in this process (no backbone is loaded then).
-        on_event: told ("decoding", {method: "extract", cohort: the task, done, total}).
+        on_event: told ("decoding", {method: "extract", cohort: the task, done, total}), and after
+            each task ("read", {task, and the fields of ``ReadCounts``}).
 
     Returns:
         One document for each note, in order; ``covers`` says which types were looked for.
@@ -106,6 +107,8 @@ def extract(
             documents, zip(examples, answers, strict=True), scheme=task.scheme, tasks=(name,)
         )
         documents = list(reading[name].documents)
+        if on_event is not None:
+            on_event("read", {"task": name, **asdict(reading[name].counts)})
     looked_for = _looked_for(task, wanted)
     return [replace(document, covers=looked_for) for document in documents]
 

@@ -134,9 +134,10 @@ def test_entities_alone_can_be_asked_for(adapter, note):
     )
     assert document.covers == {"problem", "drug"}
     assert document.relations == ()
-    assert {kind for kind, _ in told} == {"decoding"}
-    assert told[-1][1]["cohort"] == "entities"
-    assert told[-1][1]["done"] == told[-1][1]["total"]
+    assert {kind for kind, _ in told} == {"decoding", "read"}
+    assert told[-2][1]["cohort"] == "entities"
+    assert told[-2][1]["done"] == told[-2][1]["total"]
+    assert (told[-1][1]["task"], told[-1][1]["changed"]) == ("entities", 0)
 
 
 def test_modifiers_need_entities(adapter, note):

@@ -95,10 +95,11 @@ def extract(monkeypatch, server, note, adapter, *more):
     return code, out
 
 
-def test_what_the_server_marks_is_found_in_the_note(monkeypatch, note, adapter):
+def test_what_the_server_marks_is_found_in_the_note(monkeypatch, capsys, note, adapter):
     server = Server()
     code, out = extract(monkeypatch, server, note, adapter)
     assert code == 0
+    assert "entities: 2 of 2 tags stand at words of the note; 0 of" in capsys.readouterr().err
     [document] = read_jsonl(out)
     assert document.text == NOTE
     assert {(NOTE[e.start : e.end], e.type) for e in document.entities} == {
