@@ -1,6 +1,6 @@
 """Four sites on one machine: one after another, and in worker processes side by side.
 
-    python benchmarks/parallel_sites.py [--processes 2] [--steps 60]
+    python benchmarks/parallel_sites.py [--processes 2] [--steps 30]
 
 Synthetic notes, the embedded backbone, one thread a process. Seconds are of a round after the
 first, in which worker processes start and load the backbone. Both give the same adapter, bit for
@@ -37,8 +37,8 @@ adapter: {rank: 16, alpha: 64}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=4)
     arguments = parser.parse_args()
     quiet_libraries()
     seconds, hashes = {}, set()

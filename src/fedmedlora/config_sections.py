@@ -203,13 +203,15 @@ class FederationConfig(Section):
 
     ``engine``: the sites are called in the study's own process, or in those of Flower's simulation
     (``runtime.processes`` at a time; methods then run one after another). The results are equal.
-    ``proximal``: mu of fedprox.
+    ``proximal``: mu of fedprox. ``validation_rows``: so many of the examples made of validation
+    notes score the candidates of Fed-MedLoRA+, drawn once by the seed; all if not given.
     """
 
     rounds: Positive = 3
     beta: Annotated[float, Field(ge=0)] = 1.0
     tau: Annotated[float, Field(gt=0)] = 1.0
     validation: Literal["server", "sites"] = "sites"
+    validation_rows: Positive | None = None
     size: Literal["tokens", "examples"] = "tokens"
     wire: Literal["bf16", "fp32", "int8", "int4"] = "bf16"
     min_sites: Positive | None = None

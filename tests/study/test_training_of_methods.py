@@ -152,3 +152,21 @@ def test_sites_in_worker_processes_give_the_same_adapter(tmp_path):
 def test_two_ways_of_running_sites_at_once_are_refused(tmp_path, other):
     with pytest.raises(ConfigError, match="site_processes"):
         study_of(tmp_path, *PLAIN, "runtime.site_processes=2", other)
+
+
+@pytest.mark.parametrize("count", [2, 10_000])
+def test_candidates_are_scored_on_so_many_rows_the_same_in_every_round(tmp_path, count):
+    study = study_of(
+        tmp_path, *PLAIN, "methods=[fed-medlora+]", f"federation.validation_rows={count}"
+    )
+
+    def rows():
+        runner = MethodRunner(study, load_data(study), tmp_path / "run", lambda kind, facts: None)
+        return runner.worker(arms_of(study)["fed-medlora+"], "icu")._validation
+
+    all_rows = MethodRunner(study, load_data(study), tmp_path, lambda kind, facts: None).lora
+    whole = all_rows.encode(load_data(study).site("icu"), study).validation
+    assert len(whole) > 2
+    assert len(rows()) == min(count, len(whole))
+    assert rows() == rows()
+    assert {row.ids for row in rows()} <= {row.ids for row in whole}

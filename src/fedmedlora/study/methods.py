@@ -7,10 +7,12 @@ checkpoint and resume alike.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from fedmedlora.aggregation.methods import METHODS
 from fedmedlora.aggregation.server_optimiser import ServerOptions
@@ -30,6 +32,7 @@ from fedmedlora.model.encoding import encode_examples
 from fedmedlora.model.packing import form_of
 from fedmedlora.progress import OnEvent
 from fedmedlora.schema import Document
+from fedmedlora.seeds import derive_seed
 from fedmedlora.study.arms import Arm, study_arms
 from fedmedlora.study.benches import Bench, Rows, questions_about
 from fedmedlora.study.data import POOLED, SiteData, StudyData, first_notes, load_data
@@ -227,6 +230,7 @@ class MethodRunner:
         else:
             site = next(site for site in self.sites(arm) if site.name == name)
             rows = bench.encode(site, arm.study)
+            rows = replace(rows, validation=_some(rows.validation, arm.study, name))
 
         def step(site: str, round: int, number: int, steps: int, loss: float | None) -> None:
             told = {"round": round, "step": number, "steps": steps, "loss": loss}
@@ -274,7 +278,10 @@ class MethodRunner:
             examples, bench.backbone.tokenizer, max_tokens=study.training.max_tokens
         )
         losses, _ = candidate_losses(
-            bench.model, adapters, rows, objective=study.training.objective
+            bench.model,
+            adapters,
+            _some(rows, study, "server"),
+            objective=study.training.objective,
         )
         return losses
 
@@ -311,6 +318,15 @@ class MethodRunner:
         return choose_open_biases(
             notes, answers, candidates=candidates, scheme=bench.scheme, settings=bench.settings
         )
+
+
+def _some(rows: Sequence[Any], study: Study, name: str) -> Sequence[Any]:
+    """The rows that score candidates: all, or so many as the study says, the same every round."""
+    count = study.federation.validation_rows
+    if count is None or len(rows) <= count:
+        return rows
+    rng = random.Random(derive_seed(study.seed, "validation rows", name))
+    return [rows[place] for place in sorted(rng.sample(range(len(rows)), count))]
 
 
 def read_open_biases(folder: Path, tasks: Iterable[str]) -> dict[str, float]:
