@@ -154,7 +154,7 @@ def test_two_ways_of_running_sites_at_once_are_refused(tmp_path, other):
         study_of(tmp_path, *PLAIN, "runtime.site_processes=2", other)
 
 
-@pytest.mark.parametrize("count", [2, 10_000])
+@pytest.mark.parametrize("count", [1, 10_000])
 def test_candidates_are_scored_on_so_many_rows_the_same_in_every_round(tmp_path, count):
     study = study_of(
         tmp_path, *PLAIN, "methods=[fed-medlora+]", f"federation.validation_rows={count}"
@@ -166,7 +166,7 @@ def test_candidates_are_scored_on_so_many_rows_the_same_in_every_round(tmp_path,
 
     all_rows = MethodRunner(study, load_data(study), tmp_path, lambda kind, facts: None).lora
     whole = all_rows.encode(load_data(study).site("icu"), study).validation
-    assert len(whole) > 2
+    assert len(whole) > 1
     assert len(rows()) == min(count, len(whole))
     assert rows() == rows()
     assert {row.ids for row in rows()} <= {row.ids for row in whole}
