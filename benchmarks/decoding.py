@@ -48,8 +48,8 @@ def main() -> None:
     study = load_study(
         arguments.study,
         [
-            "methods=[centralised]", "training.objective=answer", "federation.rounds=1",
-            "training.learning_rate=2e-3", "training.schedule=round",
+            "methods=[centralised]", "new_sites={}", "variants={}", "federation.rounds=1",
+            "training.objective=answer", "training.learning_rate=2e-3", "training.schedule=round",
             f"training.steps={arguments.steps}", "decoding.open_bias=0.0", *arguments.settings,
         ],
     )  # fmt: skip

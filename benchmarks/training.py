@@ -45,7 +45,10 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     arguments = parser.parse_args()
     quiet_libraries()
-    study = load_study(arguments.study, ["methods=[fed-medlora]", *arguments.settings])
+    study = load_study(
+        arguments.study,
+        ["methods=[fed-medlora]", "new_sites={}", "variants={}", *arguments.settings],
+    )
     data = load_data(study)
     arm = next(arm for arm in study_arms(study) if arm.label == "fed-medlora")
     settings = replace(
