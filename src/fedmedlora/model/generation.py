@@ -50,7 +50,7 @@ def generate_answers(
     for at in range(0, len(order), batch):
         part = order[at : at + batch]
         longest = max(limits[i] for i in part)
-        written = _generate(model, tokenizer, [prompts[i] for i in part], limit=longest)
+        written = generate(model, tokenizer, [prompts[i] for i in part], limit=longest)
         for i, ids in zip(part, written, strict=True):
             # Cut each at its own limit, so that it does not depend on what it was batched with.
             answers[i] = tokenizer.decode(
@@ -61,14 +61,14 @@ def generate_answers(
     return answers
 
 
-def _generate(
+def generate(
     model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
     *,
     limit: int,
 ) -> list[list[int]]:
-    """What is written after each prompt, without end-of-sequence and what follows it."""
+    """Greedy: the tokens written after each prompt, up to end-of-sequence or ``limit`` of them."""
     width = max(len(prompt) for prompt in prompts)
     ids = torch.full((len(prompts), width), tokenizer.pad_token_id)
     mask = torch.zeros(len(prompts), width, dtype=torch.long)
