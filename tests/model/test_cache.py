@@ -117,9 +117,10 @@ def _walk(model, rng, *, shared):
         cache.keep(kept)
         assert cache.lengths == [len(row) for row in written]
         if len(written) > 1 and rng.random() < 0.3:
-            rows = rng.sample(range(len(written)), rng.randint(1, len(written)))
-            cache.select(rows)
-            written = [list(written[row]) for row in rows]
+            gone = rng.sample(range(len(written)), rng.randint(1, len(written) - 1))
+            order = cache.leave_out(gone)
+            assert sorted([*order, *gone]) == list(range(len(written)))
+            written = [list(written[row]) for row in order]
 
 
 @pytest.mark.parametrize("shared", [0, 20])

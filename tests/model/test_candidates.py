@@ -7,6 +7,7 @@ import pytest
 from model_toys import random_source, tiny_llama, toy_example, word_tokenizer
 
 from fedmedlora.errors import AdapterError, DataError
+from fedmedlora.model import beginnings, candidates
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.candidates import candidate_losses
 from fedmedlora.model.encoding import encode_examples
@@ -51,6 +52,23 @@ def test_losses_are_those_of_one_adapter_after_the_other(model, adapters, object
         alone, _ = mean_loss(model, ROWS, batch=1, objective=objective)
         assert loss == pytest.approx(alone, abs=1e-5)
     assert len({round(loss, 3) for loss in found}) == 3
+
+
+def test_the_prompts_beginnings_are_computed_once_an_adapter(model, adapters, monkeypatch):
+    computed = []
+    plain = candidates.Computed
+
+    def counted(projection, ids):
+        computed.append(tuple(ids))
+        return plain(projection, ids)
+
+    monkeypatch.setattr(candidates, "Computed", counted)
+    monkeypatch.setattr(beginnings, "LEAST", 4)
+    candidate_losses(model, adapters, ROWS, objective="answer")
+    [shared] = set(computed)
+    assert len(computed) == len(adapters)
+    assert len(shared) >= 4
+    assert all(row.ids[: len(shared)] == shared for row in ROWS)
 
 
 def test_there_must_be_rows_and_adapters_that_fit(model, adapters):

@@ -87,7 +87,7 @@ class RewindableCache:
         if len(shared) >= _SHARED:
             self._forward([shared])
             self.lengths = [len(shared)]
-            self.select([0] * len(heads))
+            self._repeat(len(heads))
         else:
             shared = []
             self.lengths = [0] * len(heads)
@@ -153,13 +153,35 @@ class RewindableCache:
         """Of what was fed last, the first ``counts[row]`` tokens of each row stay."""
         self.lengths = [length + count for length, count in zip(self.lengths, counts, strict=True)]
 
-    def select(self, rows: Sequence[int]) -> None:
-        """Go on with these rows alone, in this order; a row may be taken several times."""
-        index = torch.tensor(list(rows), device=self._device)
-        self.lengths = [self.lengths[row] for row in rows]
+    def leave_out(self, rows: Sequence[int]) -> list[int]:
+        """Go on without some rows; returns the others in the order that they have from now on.
+
+        The last rows move to the places that become free, so that little is copied.
+        """
+        left = len(self.lengths) - len(rows)
+        free = sorted(row for row in rows if row < left)
+        moved = sorted(set(range(left, len(self.lengths))) - set(rows))
+        order = list(range(left))
+        for place, row in zip(free, moved, strict=True):
+            order[place] = row
+        self.lengths = [self.lengths[row] for row in order]
         for layer in self._cache.layers:
-            if layer.keys is not None:
-                layer.keys, layer.values = layer.keys[index], layer.values[index]
+            for name in ("keys", "values"):
+                held = getattr(layer, name)
+                if held is not None:
+                    if free:
+                        held[free] = held[moved]
+                    setattr(layer, name, held[:left])
+        return order
+
+    def _repeat(self, count: int) -> None:
+        """So many rows where there is one."""
+        self.lengths *= count
+        for layer in self._cache.layers:
+            for name in ("keys", "values"):
+                held = getattr(layer, name)
+                if held is not None:
+                    setattr(layer, name, held.repeat(count, 1, 1, 1))
 
 
 def check_rewinding(projection: Projection) -> None:

@@ -1,25 +1,38 @@
 """Candidate adapters scored on one backbone: K adapters and rows in, K losses out.
 
-What Fed-MedLoRA+ asks of a site or a server. The backbone is loaded once, rows are padded once, and
-each adapter is added to the weights while it is scored.
+What Fed-MedLoRA+ asks of a site or a server. The backbone is loaded once, rows are padded once,
+each adapter is added to the weights while it is scored, and computes what prompts share once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
+from fedmedlora.errors import DataError
 from fedmedlora.model.adapter import Adapter
+from fedmedlora.model.beginnings import Computed, Group, can_go_on, group_by_beginning
 from fedmedlora.model.encoding import Row
 from fedmedlora.model.lora import load_adapter
-from fedmedlora.model.losses import Objective, mean_loss_of, padded_batches
+from fedmedlora.model.losses import (
+    Objective,
+    batch_loss,
+    evaluating,
+    on_device_of,
+    padded_batches,
+)
 from fedmedlora.model.merged import merged
+from fedmedlora.model.projection import Projection
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 _MOST_ROWS = 32
 _CACHED_ROWS = 8  # on a CPU: what a layer works on stays in its cache (benchmarks/candidates.py)
+_GROUP = 256  # tokens that a further group of prompts must save
 _LOGITS = 1 << 26  # 256 MB in float32
 
 
@@ -42,14 +55,53 @@ def candidate_losses(
         DataError: there are no rows.
         AdapterError: an adapter does not fit the model.
     """
-    batches = padded_batches(rows, batch=_rows_at_once(model, rows, objective))
+    parts = _parts(model, rows, objective)
     losses, tokens = [], 0
     for adapter in adapters:
         load_adapter(model, adapter)
-        with merged(model):
-            loss, tokens = mean_loss_of(model, batches, objective=objective)
+        with merged(model), evaluating(model), torch.inference_mode():
+            loss, tokens = _mean_loss(model, parts, objective)
         losses.append(loss)
     return losses, tokens
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Rows that begin alike: what with, and the rest of them in batches."""
+
+    beginning: tuple[int, ...]
+    batches: list[dict[str, torch.Tensor]]
+
+
+def _parts(model: PeftModel, rows: Sequence[Row], objective: Objective) -> list[_Part]:
+    if not rows:
+        raise DataError("no example is left to compute a validation loss on")
+    # The last token of a prompt is the first whose logits are asked for.
+    prompts = [row.ids[: row.answer - 1] for row in rows]
+    groups = (
+        group_by_beginning(prompts, worth=_GROUP)
+        if can_go_on(Projection(model))
+        else [Group(tuple(range(len(rows))), 0)]
+    )
+    parts = []
+    for group in groups:
+        rest = [rows[place].after(group.shared) for place in group.rows]
+        batches = padded_batches(rest, batch=_rows_at_once(model, rest, objective))
+        beginning = prompts[group.rows[0]][: group.shared]
+        parts.append(_Part(beginning, [on_device_of(model, batch) for batch in batches]))
+    return parts
+
+
+def _mean_loss(model: PeftModel, parts: Sequence[_Part], objective: Objective) -> tuple[float, int]:
+    total, count = 0.0, 0
+    for part in parts:
+        begun = Computed(Projection(model), part.beginning) if part.beginning else None
+        for batch in part.batches:
+            past = begun.rows(len(batch["input_ids"])) if begun else None
+            loss, tokens = batch_loss(model, batch, objective, past=past)
+            total += float(loss)
+            count += tokens
+    return total / count, count
 
 
 def _rows_at_once(model: PeftModel, rows: Sequence[Row], objective: Objective) -> int:

@@ -8,7 +8,7 @@ own offset mapping, so that a token is always known to be a certain stretch of t
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from fedmedlora.tasks.example import CLOSING
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_KEPT = 20_000  # drafts kept before all are forgotten
+_KEPT = 20_000  # drafts, and stretches, kept before all are forgotten
 _BLOCK = 800  # characters of a source that are tokenised at once, at least; windows are shorter
 _SPACE = "▁"  # SentencePiece's
 _JOINER = "\u200d"  # of several signs into one, in emoji
@@ -76,6 +76,7 @@ class SourceTokens:
         self._tokenizer = tokenizer
         self._tries: dict[tuple[str, ...], TagNode] = {}
         self._drafts: dict[tuple[str, int], Draft] = {}
+        self._others: dict[tuple[str, int, int], dict[int, int]] = {}
         self._alone = _stand_alone_tokens(tokenizer)
         self._longest = max((len(text) for text in self._alone), default=0)
 
@@ -108,7 +109,7 @@ class SourceTokens:
             ends.append(start + last)
         return Draft(min(stop, len(source)), tuple(ids), tuple(ends), tuple(clean))
 
-    def others(self, source: str, start: int, end: int) -> dict[int, int]:
+    def others(self, source: str, start: int, end: int) -> Mapping[int, int]:
         """Tokens that copy another stretch from ``start`` on than the draft's: token -> its end.
 
         They let a tag stand inside what the draft takes in one token, as the white space or the
@@ -117,6 +118,14 @@ class SourceTokens:
         """
         if not self._alone:
             return {}
+        key = (source, start, end)
+        if key not in self._others:
+            if len(self._others) >= _KEPT:
+                self._others.clear()
+            self._others[key] = self._read_others(source, start, end)
+        return self._others[key]
+
+    def _read_others(self, source: str, start: int, end: int) -> dict[int, int]:
         blank = start
         while blank < len(source) and source[blank].isspace():
             blank += 1

@@ -7,7 +7,7 @@ gives the same tokens wherever tags stand; decoding copies it in the same way.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fedmedlora.tasks.example import CLOSING, Example
@@ -39,6 +39,13 @@ class Row:
     def targets(self) -> int:
         """Number of tokens under the loss."""
         return len(self.ids) - self.answer
+
+    def after(self, start: int) -> Row:
+        """The row without its first ``start`` tokens, all of the prompt's but the last at most."""
+        if not 0 <= start < self.answer:
+            raise ValueError(f"a row whose answer begins at {self.answer} cannot begin at {start}")
+        tags = tuple(place - start for place in self.tags)
+        return replace(self, ids=self.ids[start:], answer=self.answer - start, tags=tags)
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,12 +126,24 @@ class EnforcedAnswer:
                 yield from self._rules.tokens.others(self._source, position, end)
             position = end
 
-    def advance(self, logits: Logits, columns: Mapping[int, int]) -> int:
+    def drafted(self) -> tuple[int, Sequence[int]]:
+        """Where in ``feed`` the draft begins, and its tokens that can be nothing but a copy."""
+        if self.done or self._node is not None:
+            return 0, ()
+        place = self._here
+        ids = place.draft.ids[place.at : place.at + self._ahead()]
+        tags = self._root.children
+        plain = next((i for i, token in enumerate(ids) if token in tags), len(ids))
+        return len(self._pending), ids[:plain]
+
+    def advance(self, logits: Logits, columns: Mapping[int, int], *, sure: int = 0) -> int:
         """Do what the logits say.
 
         Args:
             logits: (tokens fed, columns); a row says what may follow that token.
             columns: token -> column, of ``wanted``.
+            sure: so many of the tokens of ``drafted`` are known to beat all that is ``wanted``,
+                whatever bias it gets; they are copied without a look at the rules.
 
         Returns:
             how many of the fed tokens stay.
@@ -142,7 +154,7 @@ class EnforcedAnswer:
         if self._node is not None and not self._go_on(self._node, logits[fed - 1], columns):
             return fed
         draft = self._here.draft
-        accepted = 0
+        accepted = self._copy_drafted(sure)
         while not self.done:
             token = self._choose(logits[fed - 1 + accepted], columns)
             if token is None:
@@ -153,6 +165,19 @@ class EnforcedAnswer:
                 break
             accepted += 1
         return fed + accepted
+
+    def _copy_drafted(self, count: int) -> int:
+        """Copy the draft's next tokens, up to the source's last word; how many that were."""
+        draft, at, end = self._here.draft, self._here.at, self._here.position
+        stop = at + count
+        while at < stop and end < self._last:
+            end = draft.ends[at]
+            at += 1
+        copied = at - self._here.at
+        if copied:
+            self._copy(self._place(draft, at, end))
+            self._leaning = False
+        return copied
 
     def _choose(self, logits: Logits, columns: Mapping[int, int]) -> int | None:
         """Make one choice; the draft's next token if that is it, None if the draft ends here."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -15,13 +16,18 @@ from fedmedlora.model.projection import Projection
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
+    from transformers.cache_utils import Cache
 
 IGNORED = -100
 Objective = Literal["answer", "decisions"]
 
 
 def answer_loss(
-    model: PreTrainedModel | PeftModel, input_ids: torch.Tensor, labels: torch.Tensor
+    model: PreTrainedModel | PeftModel,
+    input_ids: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    past: Cache | None = None,
 ) -> tuple[torch.Tensor, int]:
     """Summed cross-entropy over the labelled tokens, and how many there are.
 
@@ -33,9 +39,10 @@ def answer_loss(
         model: causal language model, adapted or plain.
         input_ids: (rows, tokens).
         labels: (rows, tokens), -100 where there is no loss.
+        past: what the rows begin with, computed already; it is added to.
     """
     projection = Projection(model)
-    states = projection.states(input_ids=input_ids, use_cache=False)
+    states = _states(projection, input_ids, past)
     wanted = labels[:, 1:] != IGNORED
     logits = projection.logits(states[:, :-1][wanted])
     targets = labels[:, 1:][wanted]
@@ -48,6 +55,8 @@ def decision_loss(
     labels: torch.Tensor,
     tags: torch.Tensor,
     choices: torch.Tensor,
+    *,
+    past: Cache | None = None,
 ) -> tuple[torch.Tensor, int]:
     """Summed cross-entropy of the decisions that enforced decoding leaves to the model.
 
@@ -63,9 +72,10 @@ def decision_loss(
         tags: (rows, tokens), true at the tokens of an answer's tags.
         choices: (rows, most choices), the tokens of the tags that each row may use, filled up with
             -100.
+        past: what the rows begin with, computed already; it is added to.
     """
     projection = Projection(model)
-    states = projection.states(input_ids=input_ids, use_cache=False)
+    states = _states(projection, input_ids, past)
     wanted = labels[:, 1:] != IGNORED
     states, targets, in_tag = states[:, :-1][wanted], labels[:, 1:][wanted], tags[:, 1:][wanted]
     # The text's next token: the first at or after the place that is not of a tag. An answer ends
@@ -91,15 +101,24 @@ def decision_loss(
     return functional.cross_entropy(decided, best, reduction="sum"), count
 
 
+def _states(projection: Projection, input_ids: torch.Tensor, past: Cache | None) -> torch.Tensor:
+    if past is None:
+        return projection.states(input_ids=input_ids, use_cache=False)
+    return projection.states(input_ids=input_ids, past_key_values=past, use_cache=True)
+
+
 def batch_loss(
-    model: PreTrainedModel | PeftModel, inputs: Mapping[str, torch.Tensor], objective: Objective
+    model: PreTrainedModel | PeftModel,
+    inputs: Mapping[str, torch.Tensor],
+    objective: Objective,
+    *,
+    past: Cache | None = None,
 ) -> tuple[torch.Tensor, int]:
     """The summed loss of one batch as ``pad_rows`` makes it, and how many target tokens it has."""
+    ids, labels = inputs["input_ids"], inputs["labels"]
     if objective == "decisions":
-        return decision_loss(
-            model, inputs["input_ids"], inputs["labels"], inputs["tags"], inputs["choices"]
-        )
-    return answer_loss(model, inputs["input_ids"], inputs["labels"])
+        return decision_loss(model, ids, labels, inputs["tags"], inputs["choices"], past=past)
+    return answer_loss(model, ids, labels, past=past)
 
 
 def mean_loss(
@@ -121,11 +140,17 @@ def mean_loss(
     Raises:
         DataError: there are no rows.
     """
-    return mean_loss_of(model, padded_batches(rows, batch=batch), objective=objective)
+    total, count = 0.0, 0
+    with evaluating(model), torch.no_grad():
+        for part in padded_batches(rows, batch=batch):
+            loss, tokens = batch_loss(model, on_device_of(model, part), objective)
+            total += float(loss)
+            count += tokens
+    return total / count, count
 
 
 def padded_batches(rows: Sequence[Row], *, batch: int) -> list[dict[str, torch.Tensor]]:
-    """Rows in batches of similar lengths, as ``mean_loss_of`` takes them.
+    """Rows in batches of similar lengths, as ``batch_loss`` takes them.
 
     Raises:
         DataError: there are no rows.
@@ -136,25 +161,23 @@ def padded_batches(rows: Sequence[Row], *, batch: int) -> list[dict[str, torch.T
     return [pad_rows(ordered[at : at + batch]) for at in range(0, len(ordered), batch)]
 
 
-def mean_loss_of(
-    model: PreTrainedModel | PeftModel,
-    batches: Sequence[Mapping[str, torch.Tensor]],
-    *,
-    objective: Objective,
-) -> tuple[float, int]:
-    """``mean_loss`` over batches that are padded already."""
-    total, count = 0.0, 0
-    device = next(model.parameters()).device
+@contextmanager
+def evaluating(model: PreTrainedModel | PeftModel) -> Iterator[None]:
+    """Evaluation mode (no dropout) until the block ends."""
     training = model.training
     model.eval()
-    with torch.no_grad():
-        for part in batches:
-            inputs = {name: tensor.to(device) for name, tensor in part.items()}
-            loss, tokens = batch_loss(model, inputs, objective)
-            total += float(loss)
-            count += tokens
-    model.train(training)
-    return total / count, count
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def on_device_of(
+    model: PreTrainedModel | PeftModel, inputs: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """A batch's tensors where the model is."""
+    device = next(model.parameters()).device
+    return {name: tensor.to(device) for name, tensor in inputs.items()}
 
 
 def pad_rows(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
