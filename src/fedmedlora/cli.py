@@ -17,6 +17,7 @@ import typer
 from fedmedlora import __version__
 from fedmedlora.cli_extract import extract
 from fedmedlora.cli_options import names_of, one_of
+from fedmedlora.cli_site import site
 from fedmedlora.errors import ConfigError
 from fedmedlora.failures import INTERRUPTED, describe_failure, wants_traceback
 from fedmedlora.streams import end_in_order, prepare_streams, silence_stdout
@@ -279,6 +280,7 @@ def rescore(
 
 
 app.command()(extract)
+app.add_typer(site)
 
 
 @app.command()

@@ -71,6 +71,17 @@ def write_bytes(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def replace_bytes(path: Path, data: bytes) -> None:
+    """Write a file in the place of another: after a crash there is one of the two, whole."""
+    fresh = path.with_name(f".{path.name}.tmp")
+    try:
+        write_bytes(fresh, data)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
 def _sync_folder(folder: Path) -> None:
     if os.name == "nt":  # folders cannot be opened there
         return

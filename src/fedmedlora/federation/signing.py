@@ -1,0 +1,168 @@
+"""Ed25519: key pairs in files, and signatures of statements. No Flower here.
+
+A statement is a mapping of plain values, signed in one canonical writing (JSON, keys sorted, no
+spaces, ASCII) behind a word for its purpose, so that no signature of one kind passes for another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from fedmedlora.durable import write_bytes
+from fedmedlora.errors import ConfigError, RunError
+
+#: What a signature may be for.
+Purpose = Literal["reply", "log-head"]
+_PUBLIC = re.compile(r"[0-9a-f]{64}")
+
+
+def make_key(path: Path) -> str:
+    """Make a key pair: PATH (PEM, mode 0600) and PATH.pub (64 hexadecimal digits).
+
+    Returns:
+        the public key.
+
+    Raises:
+        RunError: PATH exists already (it is never overwritten), or cannot be written.
+    """
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Never readable by others, not for a moment either.
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(private)
+            file.flush()
+            os.fsync(file.fileno())
+        write_bytes(public_file(path), f"{public_key(key)}\n".encode())
+    except FileExistsError as error:
+        raise RunError(
+            f"{path} exists already: a key is never overwritten; move it away"
+        ) from error
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}") from error
+    return public_key(key)
+
+
+def public_file(path: Path) -> Path:
+    """Where the public half of a private key's file is."""
+    return path.with_name(f"{path.name}.pub")
+
+
+def read_key(path: Path) -> Ed25519PrivateKey:
+    """Read a private key.
+
+    Raises:
+        ConfigError: there is none, others may read it (mode wider than 0600), or it is no Ed25519
+            key in PEM without a passphrase.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            data = file.read(65_536)
+    except OSError as error:
+        raise ConfigError(f"{path}: the private key cannot be read: {error.strerror}") from error
+    if os.name != "nt" and mode & 0o077:
+        raise ConfigError(
+            f"{path}: its mode is {mode:04o}: others may read this private key; make a new pair if "
+            f"they may have, else: chmod 600 {path}"
+        )
+    try:
+        key = serialization.load_pem_private_key(data, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ConfigError(f"{path} is no private key in PEM without a passphrase") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigError(f"{path} is a private key of another kind than Ed25519")
+    return key
+
+
+def read_public_key(path: Path) -> str:
+    """Read a public key.
+
+    Raises:
+        ConfigError: there is none, or it is not 64 hexadecimal digits.
+    """
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: the public key cannot be read") from error
+    if not is_public_key(text):
+        raise ConfigError(f"{path} is no public key: 64 hexadecimal digits, in small letters")
+    return text
+
+
+def public_key(key: Ed25519PrivateKey) -> str:
+    """The public half of a private key: 64 hexadecimal digits."""
+    return key.public_key().public_bytes_raw().hex()
+
+
+def is_public_key(text: object) -> bool:
+    """Whether this is a public key as ``public_key`` writes it."""
+    return isinstance(text, str) and _PUBLIC.fullmatch(text) is not None
+
+
+def canonical(content: Mapping[str, Any]) -> bytes:
+    """The one writing of plain values: equal values, equal bytes.
+
+    Numbers that are not finite become the words "nan", "inf" and "-inf", bytes hexadecimal digits.
+
+    Raises:
+        TypeError: a value is none of None, bool, int, float, str, bytes, list, tuple, mapping.
+    """
+    return json.dumps(_plain(content), sort_keys=True, separators=(",", ":")).encode()
+
+
+def sha256(data: bytes) -> str:
+    """SHA-256, hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sign(statement: bytes, key: Ed25519PrivateKey, *, purpose: Purpose) -> str:
+    """The signature of a canonical statement: 128 hexadecimal digits."""
+    return key.sign(_message(statement, purpose)).hex()
+
+
+def is_signed(statement: bytes, signature: str, public: str, *, purpose: Purpose) -> bool:
+    """Whether a statement was signed, for this purpose, with the key that ``public`` belongs to."""
+    try:
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
+        key.verify(bytes.fromhex(signature), _message(statement, purpose))
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    # One writing of a signature only: bytes.fromhex takes capitals and spaces as well.
+    return signature == bytes.fromhex(signature).hex()
+
+
+def _message(statement: bytes, purpose: Purpose) -> bytes:
+    return f"fedmedlora {purpose} 1\n".encode() + statement
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a {type(value).__name__} has no canonical writing")
