@@ -18,6 +18,7 @@ from fedmedlora import __version__
 from fedmedlora.cli_extract import extract
 from fedmedlora.cli_options import names_of, one_of
 from fedmedlora.cli_site import site
+from fedmedlora.cli_verify import verify
 from fedmedlora.errors import ConfigError
 from fedmedlora.failures import INTERRUPTED, describe_failure, wants_traceback
 from fedmedlora.streams import end_in_order, prepare_streams, silence_stdout
@@ -280,6 +281,7 @@ def rescore(
 
 
 app.command()(extract)
+app.command()(verify)
 app.add_typer(site)
 
 

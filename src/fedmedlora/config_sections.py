@@ -205,6 +205,8 @@ class FederationConfig(Section):
     (``runtime.processes`` at a time; methods then run one after another). The results are equal.
     ``proximal``: mu of fedprox. ``validation_rows``: so many of the examples made of validation
     notes score the candidates of Fed-MedLoRA+, drawn once by the seed; all if not given.
+    ``keep_replies``: what the sites sent is kept, so that ``fedmedlora verify`` can make every
+    round again.
     """
 
     rounds: Positive = 3
@@ -217,6 +219,7 @@ class FederationConfig(Section):
     min_sites: Positive | None = None
     engine: Literal["in-process", "flower"] = "in-process"
     proximal: Annotated[float, Field(gt=0)] = 0.01
+    keep_replies: bool = False
     server: ServerConfig = ServerConfig()
 
 

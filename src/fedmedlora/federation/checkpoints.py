@@ -1,9 +1,12 @@
 """Checkpoints: a round's adapter and record into a folder that is complete or not there; and back.
 
 FOLDER/federation.json              the plan and the initial adapter's hash
+FOLDER/initial/                     that adapter, where replies are kept
 FOLDER/round-0001/round.json        the round's record
 FOLDER/round-0001/adapter/          the global adapter after it (opens with PEFT)
 FOLDER/round-0001/server.safetensors  what else the server keeps: a residual, its optimiser's memory
+FOLDER/round-0001/contributions.json, replies/  whose work it is; see ``contributions``
+FOLDER/round-0001/SHA256SUMS        hashes of all of these
 FOLDER/round-0002.failed.json       the record of a round that ended the run
 """
 
@@ -12,7 +15,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +23,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmedlora.aggregation.methods import ServerState
-from fedmedlora.durable import clear_leftovers, new_folder, write_bytes
+from fedmedlora.durable import clear_leftovers, new_folder, replace_bytes, write_bytes
 from fedmedlora.errors import AdapterError, RunError
+from fedmedlora.federation.contributions import (
+    CONTRIBUTIONS_FILE,
+    REPLIES_FOLDER,
+    Contributions,
+    write_kept,
+)
 from fedmedlora.federation.plan import FederationPlan, RoundRecord
+from fedmedlora.federation.sums import SUMS_FILE, check_sums, sums_sha256, write_sums
 from fedmedlora.model.adapter import Adapter, check_same_lineage, sha256_of
 from fedmedlora.model.adapter_files import read_adapter, save_adapter
 
@@ -32,7 +42,10 @@ ADAPTER_FOLDER = "adapter"
 SERVER_FILE = "server.safetensors"
 #: What may change between a run and its resumption. None of it changes the result of a round; where
 #: sites spread their learning rate over the run's rounds, it is theirs to keep their number.
-CHANGEABLE = ("rounds", "processes", "timeout_s", "connect_s", "base_model")
+CHANGEABLE = ("rounds", "processes", "timeout_s", "connect_s", "base_model", "keep_replies")
+#: 2: every round has its SHA256SUMS and contributions. Rounds of 1 may lack them.
+FORMAT = 2
+INITIAL_FOLDER = "initial"
 
 
 @dataclass(frozen=True)
@@ -63,13 +76,15 @@ def begin(folder: Path, plan: FederationPlan, initial: Adapter) -> Progress:
     """
     if any(folder.glob("round-[0-9][0-9][0-9][0-9]")):
         raise RunError(f"{folder} already holds rounds: resume that run, or take another folder")
-    content = {"plan": asdict(plan), "initial_sha256": initial.sha256}
+    content = {"format": FORMAT, "plan": asdict(plan), "initial_sha256": initial.sha256}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for failed in folder.glob("round-*.failed.json"):
             failed.unlink()
     except OSError as error:
         raise RunError(f"cannot write {folder}: {error.strerror}") from error
+    if plan.keep_replies:
+        save_adapter(initial, folder / INITIAL_FOLDER, base_model=plan.base_model)
     _write_json(folder / PLAN_FILE, content)
     return Progress(ServerState(initial.tensors))
 
@@ -85,7 +100,9 @@ def resume(folder: Path, plan: FederationPlan, initial: Adapter) -> Progress:
     if not (folder / PLAN_FILE).exists():
         return begin(folder, plan, initial)
     clear_leftovers(folder)
-    _check_same_plan(folder / PLAN_FILE, plan, initial)
+    version = _check_same_plan(folder / PLAN_FILE, plan, initial)
+    if plan.keep_replies and not (folder / INITIAL_FOLDER).exists():
+        save_adapter(initial, folder / INITIAL_FOLDER, base_model=plan.base_model)
     records: list[RoundRecord] = []
     state, broken = ServerState(initial.tensors), []
     for number in range(1, plan.rounds + 1):
@@ -93,8 +110,11 @@ def resume(folder: Path, plan: FederationPlan, initial: Adapter) -> Progress:
         if not place.exists():
             break
         try:
-            record, state = _read_round(place, initial)
-        except (AdapterError, ValueError, KeyError, TypeError, OSError, RecursionError):
+            if version > 1 or (place / SUMS_FILE).exists():
+                check_sums(place)
+                check_follows(folder, number)
+            record, state = read_round(place, initial)
+        except (AdapterError, RunError, ValueError, KeyError, TypeError, OSError, RecursionError):
             broken = _set_aside(folder, number)
             break
         records.append(record)
@@ -103,10 +123,38 @@ def resume(folder: Path, plan: FederationPlan, initial: Adapter) -> Progress:
     return Progress(state, tuple(records), tuple(broken))
 
 
+def check_follows(folder: Path, number: int) -> None:
+    """Refuse a round that was made after another one than the one that is there before it.
+
+    Raises:
+        AdapterError: so it is.
+        RunError: its contributions cannot be read.
+    """
+    before = sums_sha256(folder / round_name(number - 1))
+    if Contributions.read(folder / round_name(number)).before != before:
+        raise AdapterError(f"{folder / round_name(number)} was made after another round")
+
+
 def write_round(
-    folder: Path, record: RoundRecord, adapter: Adapter, *, state: ServerState, base_model: str
+    folder: Path,
+    record: RoundRecord,
+    adapter: Adapter,
+    *,
+    state: ServerState,
+    base_model: str,
+    contributions: Contributions,
+    kept: Mapping[str, bytes | Path],
 ) -> None:
     """Write a complete round, all of it or nothing.
+
+    Args:
+        folder: of the federation.
+        record: of the round.
+        adapter: after it.
+        state: of the server after it.
+        base_model: for the saved adapter.
+        contributions: whose work it is.
+        kept: of the replies; see ``contributions.kept_files``.
 
     Raises:
         RunError: it cannot be written; the rounds before it stay as they are.
@@ -118,6 +166,10 @@ def write_round(
 
             write_bytes(fresh / SERVER_FILE, save(tensors))
         write_bytes(fresh / RECORD_FILE, _json(record.to_dict()))
+        before = sums_sha256(folder / round_name(record.round - 1))
+        write_bytes(fresh / CONTRIBUTIONS_FILE, replace(contributions, before=before).to_json())
+        write_kept(fresh / REPLIES_FOLDER, kept)
+        write_sums(fresh)
 
 
 def server_sha256(state: ServerState) -> str | None:
@@ -163,7 +215,17 @@ def write_failed_round(folder: Path, record: RoundRecord) -> None:
     _write_json(folder / f"{round_name(record.round)}.failed.json", record.to_dict())
 
 
-def _read_round(place: Path, initial: Adapter) -> tuple[RoundRecord, ServerState]:
+def read_round(place: Path, initial: Adapter) -> tuple[RoundRecord, ServerState]:
+    """A round's record and the state after it.
+
+    Args:
+        place: its folder.
+        initial: what the federation began with.
+
+    Raises:
+        AdapterError: what is there is not what the record says.
+        OSError, ValueError, KeyError, TypeError, RecursionError: it cannot be read.
+    """
     record = RoundRecord.from_dict(json.loads((place / RECORD_FILE).read_text(encoding="utf-8")))
     adapter = read_adapter(place / ADAPTER_FOLDER)
     check_same_lineage(adapter.manifest, initial.manifest)
@@ -184,17 +246,16 @@ def _set_aside(folder: Path, first: int) -> list[str]:
     return names
 
 
-def _check_same_plan(path: Path, plan: FederationPlan, initial: Adapter) -> None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        before, digest = dict(content["plan"]), content["initial_sha256"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RunError(f"{path}: cannot be read: take another folder") from error
+def _check_same_plan(path: Path, plan: FederationPlan, initial: Adapter) -> int:
+    """The format of the folder, if it holds this plan's federation."""
+    before, digest, version = read_plan(path.parent)
     now = json.loads(_json(asdict(plan)))
+    # Of a setting that there was not yet, a run had what is its default now.
+    least = json.loads(_json(asdict(FederationPlan("any", plan.sites, 1))))
     changed = [
-        f"{name} ({before.get(name)!r}, now {value!r})"
+        f"{name} ({before.get(name, least[name])!r}, now {value!r})"
         for name, value in now.items()
-        if name not in CHANGEABLE and before.get(name) != value
+        if name not in CHANGEABLE and before.get(name, least[name]) != value
     ]
     if digest != initial.sha256:
         changed.append("the initial adapter")
@@ -202,6 +263,26 @@ def _check_same_plan(path: Path, plan: FederationPlan, initial: Adapter) -> None
         raise RunError(
             f"{path}: cannot resume with another plan: {', '.join(changed)}; take another folder"
         )
+    return version
+
+
+def read_plan(folder: Path) -> tuple[dict[str, Any], str, int]:
+    """A federation's plan as JSON has it, the hash of its initial adapter, the folder's format.
+
+    Raises:
+        RunError: the folder holds none, or one that another release made.
+    """
+    path = folder / PLAN_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found = dict(content["plan"]), str(content["initial_sha256"]), int(content.get("format", 1))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RunError(f"{path}: cannot be read: take another folder") from error
+    if not 1 <= found[2] <= FORMAT:
+        raise RunError(
+            f"{path} has format {found[2]}: another release made it; take another folder"
+        )
+    return found
 
 
 def _json(content: Mapping[str, Any]) -> bytes:
@@ -209,11 +290,7 @@ def _json(content: Mapping[str, Any]) -> bytes:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    fresh = path.with_name(f".{path.name}.tmp")
     try:
-        write_bytes(fresh, _json(content))
-        fresh.replace(path)
+        replace_bytes(path, _json(content))
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        fresh.unlink(missing_ok=True)

@@ -17,10 +17,13 @@ from pathlib import Path
 from fedmedlora.errors import ConfigError
 from fedmedlora.federation import wire
 from fedmedlora.federation.adapter_parts import adapter_part
+from fedmedlora.federation.audit import AuditLog
+from fedmedlora.federation.ends import SiteEnd
 from fedmedlora.federation.flower import ClientApp, ConfigRecord, Context, Message, RecordDict
 from fedmedlora.federation.own_rounding import OwnRounding
 from fedmedlora.federation.own_rounds import own_folder
 from fedmedlora.federation.plan import SiteWorker, Workers
+from fedmedlora.federation.statements import Phase
 from fedmedlora.model.adapter import check_adapter
 from fedmedlora.model.packing import is_difference
 
@@ -37,7 +40,7 @@ FAILURES: dict[str, str] = {
     "SchemaError": "data",
     "ConfigError": "config",
     "OSError": "system",
-    "Exception": "error",
+    "BaseException": "error",
 }
 
 #: Workers made by a factory in this process, of the latest desk only: they may hold a backbone.
@@ -53,6 +56,8 @@ class Desk:
         workers: by name, or what makes them.
         logs: folder for the sites' own logs, or ``None`` to keep none.
         own: the federation's folder, for what sites keep for themselves; ``None`` keeps nothing.
+        keys: site -> file of its private key, of those that sign what they send.
+        audit: folder for the sites' audit logs, SITE.audit.jsonl; ``None`` keeps none.
         token: tells this federation's workers from another's in the same process.
     """
 
@@ -60,6 +65,8 @@ class Desk:
     workers: Workers
     logs: Path | None = None
     own: Path | None = None
+    keys: Mapping[str, Path] = field(default_factory=dict)
+    audit: Path | None = None
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def site(self, context: Context) -> str:
@@ -75,6 +82,14 @@ class Desk:
         if isinstance(place, int) and 0 <= place < len(self.sites):
             return self.sites[place]
         raise ConfigError('this node\'s configuration needs site="NAME", a site of the study')
+
+    def end(self, site: str) -> SiteEnd:
+        """What the site signs and logs with."""
+        key, log = self.keys.get(site), None
+        if self.audit is not None:
+            path = self.audit / f"{site}.audit.jsonl"
+            log = AuditLog(path, owner=site, role="site", key=key)
+        return SiteEnd(key=key, log=log)
 
     def worker(self, site: str) -> SiteWorker:
         """The site's worker: given, made before in this process, or made now."""
@@ -92,15 +107,14 @@ class Desk:
 def client_app(desk: Desk) -> ClientApp:
     """The ClientApp of a federation: answers introductions, trains and scores."""
     app = ClientApp()
-    app.query("introduce")(partial(_introduce, desk=desk))
-    app.train()(partial(_guarded, answer=_train, desk=desk))
-    app.evaluate()(partial(_guarded, answer=_score, desk=desk))
+    app.query("introduce")(partial(_guarded, phase="introduce", answer=_introduce, desk=desk))
+    app.train()(partial(_guarded, phase="train", answer=_train, desk=desk))
+    app.evaluate()(partial(_guarded, phase="score", answer=_score, desk=desk))
     return app
 
 
-def _introduce(message: Message, context: Context, *, desk: Desk) -> Message:
-    config = ConfigRecord({"site": desk.site(context)})
-    return Message(RecordDict({wire.CONFIG: config}), reply_to=message)
+def _introduce(content: RecordDict, desk: Desk, site: str) -> RecordDict:
+    return RecordDict({wire.CONFIG: ConfigRecord({"site": site})})
 
 
 def _train(content: RecordDict, desk: Desk, site: str) -> RecordDict:
@@ -132,24 +146,41 @@ def _guarded(
     message: Message,
     context: Context,
     *,
+    phase: Phase,
     answer: Callable[[RecordDict, Desk, str], RecordDict],
     desk: Desk,
 ) -> Message:
-    """Answer a request; whatever the worker raises becomes a failure reply without its text."""
-    site = "?"
+    """Answer a request; whatever the worker raises becomes a failure reply without its text.
+
+    Nothing that the site's audit log does not have leaves, but a failure to write that log.
+    """
+    site, request = "?", ""
     try:
         site = desk.site(context)
+        end = desk.end(site)
+        request = end.receive(message.content, phase)
         content = answer(message.content, desk, site)
-    except Exception as error:  # any: Flower would send the text of one that passes here
-        incident = _log(desk.logs, site, error)
-        kinds = [kind.__name__ for kind in type(error).__mro__]
-        code = next(word for name, word in FAILURES.items() if name in kinds)
-        call = wire.read_call(message.content)
-        content = wire.failure_reply(call, site, code=code, incident=incident)
+        end.seal(content, phase=phase, request=request)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # any: Flower would send the text of one that passes here
+        content = _failure(message.content, desk, site, error)
+        if request:
+            try:
+                desk.end(site).seal(content, phase=phase, request=request)
+            except Exception as another:
+                content = _failure(message.content, desk, site, another)
     return Message(content, reply_to=message)
 
 
-def _log(folder: Path | None, site: str, error: Exception) -> str:
+def _failure(request: RecordDict, desk: Desk, site: str, error: BaseException) -> RecordDict:
+    incident = _log(desk.logs, site, error)
+    kinds = [kind.__name__ for kind in type(error).__mro__]
+    code = next(word for name, word in FAILURES.items() if name in kinds)
+    return wire.failure_reply(wire.read_call(request), site, code=code, incident=incident)
+
+
+def _log(folder: Path | None, site: str, error: BaseException) -> str:
     """Write an exception into the site's log.
 
     Returns:
@@ -162,9 +193,9 @@ def _log(folder: Path | None, site: str, error: Exception) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{site}.log"
         path.touch(mode=0o600)
-        with path.open("a", encoding="utf-8") as file:
+        with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"--- {incident} {time.strftime('%Y-%m-%dT%H:%M:%S%z')}\n")
             file.write("".join(traceback.format_exception(error)))
-    except OSError:  # a full disk must not replace the failure that is being told
+    except Exception:  # a full disk must not replace the failure that is being told
         return "not-logged"
     return incident

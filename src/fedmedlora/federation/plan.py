@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from fedmedlora.aggregation.methods import METHODS, Part
 from fedmedlora.aggregation.server_optimiser import ServerOptions
 from fedmedlora.errors import ConfigError
+from fedmedlora.federation.signing import is_public_key
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.packing import WIRES, Wire
 
@@ -45,6 +46,9 @@ class FederationPlan:
         timeout_s: seconds to wait for the replies of one phase; ``None`` waits for ever. Sites in
             this process or its children are always waited for.
         connect_s: seconds to wait for all sites before round 1.
+        public_keys: (site, Ed25519 key in hexadecimal) of every site, or of none; where they are,
+            a reply counts only if its site signed it.
+        keep_replies: keep what the sites sent, so that ``verify`` can make every round again.
 
     Raises:
         ConfigError: a value out of range; the message names it.
@@ -67,6 +71,8 @@ class FederationPlan:
     processes: int = 1
     timeout_s: float | None = None
     connect_s: float = 120.0
+    public_keys: tuple[tuple[str, str], ...] = ()
+    keep_replies: bool = False
 
     def __post_init__(self) -> None:
         rules = {
@@ -86,6 +92,11 @@ class FederationPlan:
             or METHODS[self.method].mixed_ranks,
             "min_sites": self.min_sites is None or 1 <= self.min_sites <= len(self.sites),
             "processes": self.processes >= 1,
+            "public_keys (one for every site, or none)": not self.public_keys
+            or sorted(site for site, _ in self.public_keys) == sorted(self.sites),
+            "public_keys (64 hexadecimal digits each)": all(
+                is_public_key(key) for _, key in self.public_keys
+            ),
             "timeout_s": self.timeout_s is None or self.timeout_s > 0,
         }
         for name, holds in rules.items():
@@ -188,7 +199,8 @@ ServerLosses = Callable[[Sequence[Adapter]], Sequence[float]]
 class OnEvent(Protocol):
     """Told of progress.
 
-    ``kind`` is set-aside, round, reply, scoring, name-taken, round-done or round-failed.
+    ``kind`` is set-aside, round, reply, scoring, name-taken, not-believed, round-done or
+    round-failed.
     """
 
     def __call__(self, kind: str, /, **facts: object) -> None: ...

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Sequence
 from fedmedlora.errors import FederationError
 from fedmedlora.federation import wire
 from fedmedlora.federation.client import INTRODUCE
-from fedmedlora.federation.flower import Message, RecordDict
+from fedmedlora.federation.ends import CoordinatorEnd
+from fedmedlora.federation.flower import Message
 from fedmedlora.federation.grid import CountedGrid
 from fedmedlora.federation.plan import FederationPlan, OnEvent
+from fedmedlora.federation.statements import request_sha256
 
 ASK_AGAIN_S = 0.2
 
@@ -23,13 +25,23 @@ class Roster:
     Args:
         plan: says which sites are expected, and how long to wait.
         grid: where the nodes are.
-        on_event: told ("name-taken", site) when a second node claims a site during the run.
+        end: checks that a node has the key of the site that it claims, where the plan has keys.
+        on_event: told ("name-taken", site) when a second node claims a site during the run, and
+            ("not-believed", site) when one claims a site without its key.
     """
 
     def __init__(
-        self, plan: FederationPlan, grid: CountedGrid, *, on_event: OnEvent | None = None
+        self,
+        plan: FederationPlan,
+        grid: CountedGrid,
+        *,
+        end: CoordinatorEnd | None = None,
+        on_event: OnEvent | None = None,
     ) -> None:
         self._plan, self._grid, self._on_event = plan, grid, on_event
+        self._end = end or CoordinatorEnd(plan)
+        self._question = self._end.introduction()
+        self._asked = request_sha256(self._question)
         self._sites: dict[int, str] = {}
         self._begun = False
 
@@ -67,7 +79,7 @@ class Roster:
 
     def _ask(self, nodes: Sequence[int]) -> Iterable[Message]:
         ttl = self._plan.ttl_s
-        messages = [Message(RecordDict(), node, INTRODUCE, ttl=ttl) for node in nodes]
+        messages = [Message(self._question, node, INTRODUCE, ttl=ttl) for node in nodes]
         limit = self._plan.timeout_s or max(self._plan.connect_s, 1.0)
         replies: Iterable[Message] = self._grid.send_and_receive(messages, timeout=limit)
         return replies
@@ -76,8 +88,15 @@ class Roster:
         node = reply.metadata.src_node_id
         if reply.has_error() or node not in here:
             return
-        site = reply.content.config_records.get(wire.CONFIG, {}).get("site")
-        if site not in self._plan.sites:
+        config = reply.content.config_records.get(wire.CONFIG, {})
+        site = config.get("site")
+        if site not in self._plan.sites or config.get("status", "ok") != "ok":
+            return
+        try:
+            self._end.check(reply.content, site, phase="introduce", request=self._asked)
+        except FederationError:
+            if self._on_event is not None:
+                self._on_event("not-believed", site=site)
             return
         if site in {name for other, name in self._sites.items() if other in here - {node}}:
             if not self._begun:
@@ -86,3 +105,4 @@ class Roster:
                 self._on_event("name-taken", site=site)
             return  # who came first keeps it: the run goes on
         self._sites[node] = site
+        self._end.admit(site, node)

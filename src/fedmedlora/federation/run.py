@@ -20,6 +20,7 @@ from typing import Literal
 from fedmedlora.aggregation.methods import METHODS
 from fedmedlora.errors import ConfigError, FederationError
 from fedmedlora.federation import checkpoints
+from fedmedlora.federation.audit import AuditLog
 from fedmedlora.federation.client import Desk, client_app
 from fedmedlora.federation.flower import (
     LOGGER,
@@ -56,6 +57,8 @@ def run_federation(
     on_round: Callable[[RoundRecord, Adapter], None] | None = None,
     on_event: OnEvent | None = None,
     resume: bool = False,
+    keys: Mapping[str, Path] | None = None,
+    audit: bool = False,
 ) -> FederationResult:
     """Run a plan's rounds. The same inputs give the same adapter, bit for bit, on either engine.
 
@@ -73,6 +76,8 @@ def run_federation(
             the last one again: it may have been killed between the two.
         on_event: told of progress.
         resume: go on after the last complete round in ``folder``.
+        keys: site -> file of its private key: what it sends is signed with it.
+        audit: keep both ends' audit logs: ``folder``'s audit.jsonl, and site-logs/SITE.audit.jsonl.
 
     Returns:
         the last global adapter, and the records of all complete rounds.
@@ -93,6 +98,7 @@ def run_federation(
     progress = (checkpoints.resume if resume else checkpoints.begin)(folder, plan, initial)
     if progress.broken and on_event is not None:
         on_event("set-aside", rounds=progress.broken)
+    log = AuditLog(folder / "audit.jsonl", owner="coordinator", role="coordinator")
     strategy = RoundStrategy(
         plan,
         initial,
@@ -101,13 +107,22 @@ def run_federation(
         server_losses=server_losses,
         on_round=on_round,
         on_event=on_event,
+        log=log if audit else None,
     )
     if progress.records and on_round is not None:
         on_round(progress.records[-1], strategy.model.adapter)
     left = plan.rounds - len(progress.records)
     if left > 0:
         place = folder.resolve()
-        desk = Desk(plan.sites, workers, logs=place / "site-logs", own=place)
+        logs = place / "site-logs"
+        desk = Desk(
+            plan.sites,
+            workers,
+            logs=logs,
+            own=place,
+            keys=keys or {},
+            audit=logs if audit else None,
+        )
         stop = threading.Event()
         ENGINES[engine](plan, desk, _server_app(strategy, left, stop, on_event), stop)
     if len(strategy.records) != plan.rounds:

@@ -1,8 +1,8 @@
 """Screening: untrusted replies in, as they come; the good ones, and a reason for every other, out.
 
 A reply is good if it is the only one of its site, answers this round of this run, carries the
-broadcast's manifest, a well-formed finite adapter and finite sizes above zero. One bad reply never
-ends a round by itself.
+broadcast's manifest, a well-formed finite adapter and finite sizes above zero, and bears its site's
+signature where there are keys. One bad reply never ends a round by itself.
 """
 
 from __future__ import annotations
@@ -10,18 +10,34 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 from fedmedlora.errors import AdapterError, FederationError
 from fedmedlora.federation import wire
 from fedmedlora.federation.flower import Message, RecordDict
 from fedmedlora.federation.plan import Status
 from fedmedlora.federation.spool import Spool, Spooled
+from fedmedlora.federation.statements import Proof
 from fedmedlora.model.adapter import Adapter, Manifest, check_adapter
 from fedmedlora.model.packing import unpack_update
 
 LARGEST = 2**53  # the last whole number that float64 counts exactly
+_NO_PROOF = Proof(b"", "")
+
+
+class Check(Protocol):
+    """Says what a reply of a site states, and that the site signed it; see ``ends``.
+
+    Raises:
+        FederationError: it did not.
+    """
+
+    def __call__(self, content: RecordDict, site: str, /) -> Proof: ...
+
+
+def _unchecked(content: RecordDict, site: str, /) -> Proof:
+    return _NO_PROOF
 
 
 @dataclass(frozen=True)
@@ -31,6 +47,7 @@ class Candidate:
     Attributes:
         packed: as it came, on disk.
         before: what it is a difference to, if it is one.
+        proof: what the reply said, and its signature.
     """
 
     packed: Spooled
@@ -41,6 +58,7 @@ class Candidate:
     loss_last: float | None
     seconds: float
     counts: Mapping[str, int | float]
+    proof: Proof = _NO_PROOF
 
     def adapter(self, call: wire.Call) -> Adapter:
         """Unpacked."""
@@ -54,6 +72,7 @@ class Score:
 
     losses: tuple[float, ...]
     tokens: int
+    proof: Proof = _NO_PROOF
 
 
 @dataclass(frozen=True)
@@ -64,7 +83,7 @@ class Turned:
     reason: str
 
 
-Read = TypeVar("Read")
+Read = TypeVar("Read", Candidate, Score)
 
 
 def screen_updates(
@@ -74,6 +93,7 @@ def screen_updates(
     *,
     before: Callable[[wire.Call], Adapter | None],
     spool: Spool,
+    check: Check = _unchecked,
 ) -> tuple[dict[str, Candidate], dict[str, Turned]]:
     """Sort the replies to a training request.
 
@@ -83,6 +103,7 @@ def screen_updates(
         calls: what was sent out, by site.
         before: what the replies to a call are differences to, if they are.
         spool: where the good ones' arrays go.
+        check: whether a reply is its site's own.
 
     Returns:
         the good ones by site, and for every other asked site what is wrong.
@@ -91,7 +112,7 @@ def screen_updates(
     def read(content: RecordDict, call: wire.Call) -> Candidate:
         return _read_update(content, call, before(call), spool)
 
-    return _screen(replies, nodes, calls, read)
+    return _screen(replies, nodes, calls, read, check)
 
 
 def screen_scores(
@@ -100,11 +121,14 @@ def screen_scores(
     calls: Mapping[str, wire.Call],
     *,
     candidates: int,
+    check: Check = _unchecked,
 ) -> tuple[dict[str, Score], dict[str, Turned]]:
     """Sort the replies to a scoring request of so many candidates; see ``screen_updates``."""
-    return _screen(
-        replies, nodes, calls, lambda content, call: _read_score(content, candidates=candidates)
-    )
+
+    def read(content: RecordDict, call: wire.Call) -> Score:
+        return _read_score(content, candidates=candidates)
+
+    return _screen(replies, nodes, calls, read, check)
 
 
 def _screen(
@@ -112,6 +136,7 @@ def _screen(
     nodes: Mapping[int, str],
     calls: Mapping[str, wire.Call],
     read: Callable[[RecordDict, wire.Call], Read],
+    check: Check,
 ) -> tuple[dict[str, Read], dict[str, Turned]]:
     answers = dict.fromkeys(nodes, 0)
     good: dict[str, Read] = {}
@@ -126,7 +151,7 @@ def _screen(
             good.pop(site, None)
             turned[site] = Turned("refused", f"it sent {answers[node]} replies")
             continue
-        fate = _one(reply, site, calls[site], read)
+        fate = _one(reply, site, calls[site], read, check)
         if isinstance(fate, Turned):
             turned[site] = fate
         else:
@@ -136,14 +161,22 @@ def _screen(
 
 
 def _one(
-    reply: Message, site: str, call: wire.Call, read: Callable[[RecordDict, wire.Call], Read]
+    reply: Message,
+    site: str,
+    call: wire.Call,
+    read: Callable[[RecordDict, wire.Call], Read],
+    check: Check,
 ) -> Read | Turned:
     if reply.has_error():
         # Not its reason: Flower puts the exception's text there.
         return Turned("failed", f"its app ended with Flower error {reply.error.code}")
     try:
+        # First of all: nothing is believed of a reply that is not the site's own.
+        proof = check(reply.content, site)
         failure = _check_answer(wire.settings(reply.content), site, call)
-        return Turned("failed", failure) if failure else read(reply.content, call)
+        if failure:
+            return Turned("failed", failure)
+        return replace(read(reply.content, call), proof=proof)
     except (FederationError, AdapterError) as error:
         return Turned("refused", str(error))
 
@@ -173,12 +206,15 @@ def _read_update(
     counts = wire.numbers(content, wire.COUNTS)
     bad = [n for n in counts if not wire.COUNT_NAME.fullmatch(n) or _number(counts[n]) is None]
     if bad or len(counts) > wire.MOST_COUNTS:
-        raise FederationError(f"{len(bad)} of its {len(counts)} counts are malformed")
+        raise FederationError(
+            f"{len(bad)} of its {len(counts)} counts (at most {wire.MOST_COUNTS}) are malformed"
+        )
     sizes = {name: _size(metrics, name) for name in ("examples", "tokens")}
     packed = wire.packed_array(content, manifest, call.wire)
     check_adapter(unpack_update(packed, manifest, call.wire, before).tensors, manifest)
     return Candidate(
-        packed=spool.put(packed),
+        # As it came: its hash is the one that was signed, and that the site's log has.
+        packed=spool.put_bytes(content[wire.ARRAYS][wire.PACKED].data),
         before=before,
         examples=sizes["examples"],
         tokens=sizes["tokens"],

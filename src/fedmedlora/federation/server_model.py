@@ -6,9 +6,10 @@ and the adapter that the federation stands for. The arithmetic is ``aggregation`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Protocol
 
 from fedmedlora.aggregation.methods import METHODS, Layout, Method, Replies, ServerState
 from fedmedlora.federation import wire
@@ -26,6 +27,16 @@ from fedmedlora.federation.flower import ArrayRecord, RecordDict
 from fedmedlora.federation.plan import FederationPlan
 from fedmedlora.model.adapter import Adapter, Manifest
 from fedmedlora.model.packing import form_of, is_difference, pack, unpack
+
+
+class Sized(Protocol):
+    """What says how much a site trained on."""
+
+    @property
+    def examples(self) -> int: ...
+
+    @property
+    def tokens(self) -> int: ...
 
 
 class ServerModel:
@@ -122,6 +133,18 @@ class ServerModel:
         """What the replies to a call of the latest requests are differences to, if they are."""
         sent = self._sent.get(call.manifest)
         return None if sent is None else adapter_part(sent, call.returns)
+
+    def weigh(self, sizes: Sequence[Sized], losses: Sequence[float]) -> list[float]:
+        """The sites' weights p_k.
+
+        Args:
+            sizes: of the sites, in the plan's order.
+            losses: L_k, if the method scores.
+        """
+        numbers = [float(getattr(one, self._plan.size)) for one in sizes]
+        plan = self._plan
+        weights = self._method.weigh(numbers, losses, beta=plan.beta, tau=plan.tau)
+        return weights.tolist()
 
     def combine(
         self, adapters: Iterable[Adapter], sites: Iterable[str], weights: list[float], number: int

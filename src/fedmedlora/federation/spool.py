@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,11 +51,17 @@ class Spool:
         Raises:
             RunError: it cannot be written.
         """
+        file = io.BytesIO()
+        np.save(file, array, allow_pickle=False)
+        return self.put_bytes(file.getvalue())
+
+    def put_bytes(self, data: bytes) -> Spooled:
+        """Write an array as numpy saves it; errors as of ``put``."""
         self._count += 1
         path = self._folder / f"{self._count:05d}.npy"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            np.save(path, array, allow_pickle=False)
+            path.write_bytes(data)
         except OSError as error:
             raise RunError(f"cannot write {self._folder}: {error.strerror}") from error
         return Spooled(path)

@@ -8,9 +8,11 @@ Flower's own loop (``Strategy.start``) calls it; the arithmetic is in ``aggregat
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,9 @@ from fedmedlora.aggregation.methods import METHODS
 from fedmedlora.aggregation.weights import pool_losses
 from fedmedlora.errors import FederationError
 from fedmedlora.federation import checkpoints, wire
+from fedmedlora.federation.audit import AuditLog
+from fedmedlora.federation.contributions import contributions_of, kept_files
+from fedmedlora.federation.ends import CoordinatorEnd
 from fedmedlora.federation.flower import (
     ArrayRecord,
     ConfigRecord,
@@ -38,11 +43,20 @@ from fedmedlora.federation.plan import (
     SiteRecord,
 )
 from fedmedlora.federation.roster import Roster
-from fedmedlora.federation.screening import Candidate, Turned, screen_scores, screen_updates
+from fedmedlora.federation.screening import (
+    Candidate,
+    Score,
+    Turned,
+    screen_scores,
+    screen_updates,
+)
 from fedmedlora.federation.server_model import ServerModel
 from fedmedlora.federation.spool import Spool
+from fedmedlora.federation.statements import Phase
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.packing import form_of, pack
+
+_KINDS = {"train": MessageType.TRAIN, "score": MessageType.EVALUATE}
 
 
 @dataclass
@@ -52,16 +66,22 @@ class Round:
     Attributes:
         number: from 1.
         calls: what the messages to and from each site carry.
+        nonce: of its requests.
         nodes: node id -> site, of those that were asked to train.
         started: monotonic time.
         sites: what is known so far, for every expected site.
+        scored: sites whose adapters were scored, in the order of the losses.
+        scores: what they found, by scoring site.
     """
 
     number: int
     calls: dict[str, wire.Call]
+    nonce: str = ""
     nodes: dict[int, str] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     sites: dict[str, SiteRecord] = field(default_factory=dict)
+    scored: tuple[str, ...] = ()
+    scores: dict[str, Score] = field(default_factory=dict)
 
     def note(self, site: str, **facts: object) -> None:
         """Replace fields of a site's record."""
@@ -85,6 +105,7 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         initial: the adapter that round 1 broadcasts.
         progress: how far the federation has come.
         folder, server_losses, on_round, on_event: see ``run.run_federation``.
+        log: the coordinator's audit log, if it keeps one.
     """
 
     def __init__(
@@ -97,8 +118,10 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         server_losses: ServerLosses | None = None,
         on_round: Callable[[RoundRecord, Adapter], None] | None = None,
         on_event: OnEvent | None = None,
+        log: AuditLog | None = None,
     ) -> None:
         self.plan = plan
+        self._end = CoordinatorEnd(plan, log)
         self.model = ServerModel(plan, initial, progress.state)
         self.records = list(progress.records)
         self._before = len(progress.records)
@@ -113,7 +136,7 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
     def begin(self, grid: CountedGrid) -> ArrayRecord:
         """Take the grid, wait until the sites are there, and give the first broadcast."""
         self._grid = grid
-        self._roster = Roster(self.plan, grid, on_event=self._on_event)
+        self._roster = Roster(self.plan, grid, end=self._end, on_event=self._on_event)
         self._roster.gather()
         return self._next_broadcast()
 
@@ -131,8 +154,11 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         Not ``arrays``: a site gets the parts and the rank that its method says.
         """
         number = self._before + server_round
-        calls = {site: self.model.call(site, number) for site in self.plan.sites}
-        self._round = Round(number, calls)
+        nonce = secrets.token_hex(16)
+        calls = {
+            site: replace(self.model.call(site, number), nonce=nonce) for site in self.plan.sites
+        }
+        self._round = Round(number, calls, nonce)
         self._round.sites = {
             site: SiteRecord(status="absent", reason="not connected") for site in self.plan.sites
         }
@@ -140,7 +166,7 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         self._tell("round", round=number, rounds=self.plan.rounds, sites=len(self._round.nodes))
         nodes = {site: node for node, site in self._round.nodes.items()}
         requests = self.model.requests({site: calls[site] for site in nodes})
-        return (self._message(MessageType.TRAIN, one, nodes[site]) for site, one in requests)
+        return (self._message("train", one, site=site, node=nodes[site]) for site, one in requests)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -154,30 +180,16 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         current = self._round
         spool = Spool(self._folder / f".{checkpoints.round_name(current.number)}.replies.tmp")
         try:
-            candidates, turned = screen_updates(
-                replies, current.nodes, current.calls, before=self.model.before, spool=spool
-            )
-            self._count("train")
-            current.turn(turned)
-            for site, candidate in candidates.items():
-                self._admit(site, candidate)
-            # The plan's order, not that of arrival: it is the order of the sums.
-            candidates = {site: candidates[site] for site in self.plan.sites if site in candidates}
-            self._need_quorum("trained", len(candidates))
-            losses: dict[str, float] = {}
-            if METHODS[self.plan.method].scored:
-                losses = self._losses(candidates)
-                candidates = {site: candidates[site] for site in losses}
-                self._need_quorum("scored", len(candidates))
-            self._combine(candidates, losses)
-        except RunStopped:
-            raise
-        except FederationError as error:
-            self._fail(str(error))
-            raise
+            try:
+                candidates = self._collect(replies, spool)
+            except RunStopped:
+                raise
+            except FederationError as error:
+                self._fail(str(error))
+                raise
+            self._finish(candidates)
         finally:
             spool.clear()
-        self._finish()
         return self._next_broadcast(), None
 
     def configure_evaluate(
@@ -196,6 +208,33 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         """Nothing: the round records say it all."""
 
     # The steps of a round
+
+    def _collect(self, replies: Iterable[Message], spool: Spool) -> dict[str, Candidate]:
+        """Screen the replies, have them scored if need be, and take the next state from them."""
+        current = self._round
+        candidates, turned = screen_updates(
+            replies,
+            current.nodes,
+            current.calls,
+            before=self.model.before,
+            spool=spool,
+            check=partial(self._end.check, phase="train"),
+        )
+        self._count("train")
+        current.turn(turned)
+        for site, candidate in candidates.items():
+            self._admit(site, candidate)
+        self._log_replies("train", turned)
+        # The plan's order, not that of arrival: it is the order of the sums.
+        candidates = {site: candidates[site] for site in self.plan.sites if site in candidates}
+        self._need_quorum("trained", len(candidates))
+        losses: dict[str, float] = {}
+        if METHODS[self.plan.method].scored:
+            losses = self._losses(candidates)
+            candidates = {site: candidates[site] for site in losses}
+            self._need_quorum("scored", len(candidates))
+        self._combine(candidates, losses)
+        return candidates
 
     def _admit(self, site: str, candidate: Candidate) -> None:
         self._round.note(
@@ -244,35 +283,40 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
     ) -> tuple[list[list[float]], list[int]]:
         """Every admitted site scores every candidate; rows of losses, and tokens counted."""
         first = self._round.calls[next(iter(candidates))]
-        call = wire.Call(first.run, first.round, first.reply_manifest, first.wire)
+        call = wire.Call(
+            first.run, first.round, first.reply_manifest, first.wire, nonce=first.nonce
+        )
         nodes = {node: site for node, site in self._round.nodes.items() if site in candidates}
         content = wire.scoring_request(
             call,
             [candidate.packed.read() for candidate in candidates.values()],
             before=self.model.before(first),
         )
-        messages = (self._message(MessageType.EVALUATE, content, node) for node in nodes)
+        messages = (
+            self._message("score", content, site=site, node=node) for node, site in nodes.items()
+        )
         replies = self._grid.send_and_receive(messages, timeout=self.plan.timeout_s)
         calls = dict.fromkeys(nodes.values(), call)
-        scores, turned = screen_scores(replies, nodes, calls, candidates=len(candidates))
+        scores, turned = screen_scores(
+            replies,
+            nodes,
+            calls,
+            candidates=len(candidates),
+            check=partial(self._end.check, phase="score"),
+        )
         self._count("score")
+        self._round.scored, self._round.scores = tuple(candidates), scores
         for site in scores:
             self._round.note(site, scoring="ok")
         for site, fate in turned.items():
             self._round.note(site, scoring=f"{fate.status}: {fate.reason}")
+        self._log_replies("score", turned)
         self._need_quorum("scored the candidates", len(scores))
         good = [scores[site] for site in candidates if site in scores]
         return [list(score.losses) for score in good], [score.tokens for score in good]
 
     def _combine(self, candidates: Mapping[str, Candidate], losses: Mapping[str, float]) -> None:
-        method = METHODS[self.plan.method]
-        sizes = [
-            float(one.tokens if self.plan.size == "tokens" else one.examples)
-            for one in candidates.values()
-        ]
-        weights = method.weigh(
-            sizes, list(losses.values()), beta=self.plan.beta, tau=self.plan.tau
-        ).tolist()
+        weights = self.model.weigh(list(candidates.values()), list(losses.values()))
         for site, weight in zip(candidates, weights, strict=True):
             self._round.note(site, weight=weight)
         # Lazy: one adapter is unpacked at a time.
@@ -286,8 +330,8 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         """What Flower's loop passes on; the requests are made from ``model``, site by site."""
         return wire.adapter_arrays(pack(self.model.trainable, form_of(self.plan.wire)))
 
-    def _finish(self) -> None:
-        number = self._round.number
+    def _finish(self, candidates: Mapping[str, Candidate]) -> None:
+        current, number = self._round, self._round.number
         record = RoundRecord(
             round=number,
             method=self.plan.method,
@@ -303,6 +347,16 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
             self.model.trainable,
             state=self.model.state,
             base_model=self.plan.base_model,
+            contributions=contributions_of(
+                self.plan,
+                number,
+                nonce=current.nonce,
+                records=current.sites,
+                candidates=candidates,
+                scored=current.scored,
+                scores=current.scores,
+            ),
+            kept=kept_files(candidates, current.scores) if self.plan.keep_replies else {},
         )
         self.records.append(record)
         self._tell("round-done", record=record)
@@ -338,8 +392,21 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
 
     # Messages and events
 
-    def _message(self, kind: str, content: RecordDict, node: int) -> Message:
-        return Message(content, node, kind, ttl=self.plan.ttl_s)
+    def _message(self, phase: Phase, content: RecordDict, *, site: str, node: int) -> Message:
+        self._end.address(content, phase=phase, site=site)
+        return Message(content, node, _KINDS[phase], ttl=self.plan.ttl_s)
+
+    def _log_replies(self, phase: Phase, turned: Mapping[str, Turned]) -> None:
+        good = Turned("ok", "")
+        for site in self._round.nodes.values():
+            fate = turned.get(site, good)
+            self._end.record(
+                site,
+                phase=phase,
+                round=self._round.number,
+                status=fate.status,
+                reason=fate.reason or None,
+            )
 
     def _count(self, phase: str) -> None:
         """Add the bytes of the latest exchange to the sites' records."""

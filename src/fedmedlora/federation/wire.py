@@ -7,6 +7,7 @@ adapter; nothing else leaves a site.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -41,6 +42,7 @@ ARRAYS, PACKED, CONFIG, METRICS, COUNTS = "adapter", "packed", "config", "metric
 RESIDUAL, BEFORE = "residual", "before"
 COUNT_NAME = re.compile(r"[A-Za-z0-9_./-]{1,64}")
 MOST_COUNTS = 256
+_HEADER = 4096  # bytes; more than numpy writes before the values
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Call:
         trains, returns, initial: see ``plan.Order``.
         carries: what a difference rounds away is added to the next; not where the server cuts new
             factors in between.
+        nonce: of this attempt at a round; a reply to another one does not answer it.
     """
 
     run: str
@@ -67,6 +70,7 @@ class Call:
     returns: Part = "AB"
     initial: str = ""
     carries: bool = True
+    nonce: str = ""
 
     @property
     def reply_manifest(self) -> str:
@@ -237,23 +241,39 @@ def packed_array(content: RecordDict, manifest: Manifest, wire: Wire) -> NDArray
         raise FederationError("it does not hold exactly one packed adapter")
     array = arrays[ARRAYS][PACKED]
     kind, length = array_of(wire, manifest.size)
-    header = 4096  # more than numpy writes before the values
     if (
         array.stype != "numpy.ndarray"
         or array.dtype != str(kind)
         or tuple(array.shape) != (length,)
-        or len(array.data) > length * kind.itemsize + header
+        or len(array.data) > length * kind.itemsize + _HEADER
     ):
         raise FederationError(
             f"its packed adapter is {_word(array.dtype)} of shape {tuple(array.shape)[:4]} in "
             f"{len(array.data)} bytes; {kind} of shape ({length},) was asked for"
         )
+    return array_in(array.data, kind, length)
+
+
+def array_in(data: bytes, kind: np.dtype[Any], length: int) -> NDArray[Any]:
+    """The one-dimensional array that untrusted data hold, as numpy saves it; read-only, no copy.
+
+    Not by numpy's own reader, which takes as much memory as the header says.
+
+    Raises:
+        FederationError: it is not of this type and length, or not of exactly so many bytes.
+    """
+    file = io.BytesIO(data[:_HEADER])
     try:
-        packed: NDArray[Any] = array.numpy()
-    except (ValueError, TypeError, EOFError, OSError) as error:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("not as an array of this kind is saved")
+        found = np.lib.format.read_array_header_1_0(file)
+    except Exception as error:  # whatever a made-up header does to numpy's parser
         raise FederationError("its packed adapter cannot be decoded") from error
-    if packed.dtype != kind or packed.shape != (length,):
+    shape, fortran, dtype = found
+    size = file.tell() + length * kind.itemsize
+    if (shape, fortran, dtype) != ((length,), False, kind) or len(data) != size:
         raise FederationError("its packed adapter is not of the type and shape that it claims")
+    packed: NDArray[Any] = np.frombuffer(data, kind, offset=file.tell())
     return packed
 
 

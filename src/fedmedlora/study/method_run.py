@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedmedlora.durable import new_folder, write_bytes
+from fedmedlora.federation.contributions import CONTRIBUTIONS_FILE, lineage
 from fedmedlora.federation.plan import RoundRecord
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.adapter_files import save_adapter
@@ -140,6 +141,9 @@ def _keep_adapters(runner: MethodRunner, arm: Arm, trained: Trained, folder: Run
         # With its task or not at all; an adapter of an earlier try stays until then.
         with new_folder(place) as fresh:
             save_adapter(adapter, fresh, base_model=runner.bench(arm).base(arm.study).path)
+            if label == arm.label:
+                work = json.dumps(lineage(folder.path / "federation" / label), indent=1) + "\n"
+                write_bytes(fresh / CONTRIBUTIONS_FILE, work.encode())
             if not arm.is_tagger:
                 text = json.dumps(record, indent=1) + "\n"
                 write_bytes(fresh / "task.json", text.encode())

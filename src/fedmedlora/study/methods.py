@@ -184,6 +184,7 @@ class MethodRunner:
             min_sites=federation.min_sites if len(names) > 1 else None,
             base_model=study.backbone.name,
             processes=study.runtime.processes if flower else self._site_processes(study, names),
+            keep_replies=federation.keep_replies,
         )
 
     @staticmethod

@@ -1,0 +1,301 @@
+"""A federation's folder in, whether every round is what its replies make of it out.
+
+Each round's global adapter is made again from the kept replies by the code that made it, from the
+state that the replies before it made, and its hash compared with the checkpoint's. No backbone and
+no notes are needed. Methods with a decomposition (FlexLoRA, FedEx-LoRA) may differ in last bits on
+another machine; how far is told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from fedmedlora.aggregation.methods import METHODS, ServerState
+from fedmedlora.aggregation.weights import pool_losses
+from fedmedlora.errors import AdapterError, FederationError, RunError
+from fedmedlora.federation import checkpoints
+from fedmedlora.federation.contributions import (
+    PACKED_FILE,
+    REPLIES_FOLDER,
+    SCORE_FILE,
+    TRAIN_FILE,
+    Contribution,
+    Contributions,
+    Signed,
+)
+from fedmedlora.federation.plan import FederationPlan, RoundRecord
+from fedmedlora.federation.server_model import ServerModel
+from fedmedlora.federation.signing import sha256
+from fedmedlora.federation.statements import request_sha256
+from fedmedlora.federation.sums import check_sums
+from fedmedlora.federation.wire import Call, array_in
+from fedmedlora.model.adapter import Adapter, Manifest, check_adapter
+from fedmedlora.model.adapter_files import read_adapter
+from fedmedlora.model.packing import array_of, unpack_update
+
+#: What may be wrong with a file that is there.
+_BROKEN = (AdapterError, FederationError, RunError, OSError, ValueError, KeyError, TypeError)
+
+
+@dataclass(frozen=True)
+class RoundVerdict:
+    """What was found of one round.
+
+    Attributes:
+        round: from 1.
+        sites: whose replies it was made of.
+        signed: how many of them are signed.
+        recorded: hash (hex) of the checkpoint's adapter.
+        made: hash of the one that was made again; "" if none could be.
+        faults: what differs or is missing, one sentence each.
+    """
+
+    round: int
+    sites: tuple[str, ...]
+    signed: int
+    recorded: str
+    made: str
+    faults: tuple[str, ...]
+
+    @property
+    def same(self) -> bool:
+        """Whether the round is what its replies make of it."""
+        return not self.faults and self.made == self.recorded != ""
+
+
+def verify_federation(folder: Path) -> list[RoundVerdict]:
+    """Make every complete round again from its kept replies.
+
+    Raises:
+        RunError: the folder holds no federation, no round, or the initial adapter is not the one
+            that it began with.
+    """
+    content, digest, _ = checkpoints.read_plan(folder)
+    try:
+        plan = TypeAdapter(FederationPlan).validate_python(content)
+        initial = read_adapter(folder / checkpoints.INITIAL_FOLDER)
+    except (ValidationError, ValueError) as error:
+        raise RunError(f"{folder / checkpoints.PLAN_FILE} holds no plan of this release") from error
+    except AdapterError as error:
+        raise RunError(
+            f"{error}; replies are kept, and a run can be verified, with federation.keep_replies"
+        ) from error
+    if initial.sha256 != digest:
+        raise RunError(
+            f"{folder}: the initial adapter is not the one that the federation began with"
+        )
+    numbers = sorted(
+        int(place.name.removeprefix("round-"))
+        for place in folder.glob("round-[0-9][0-9][0-9][0-9]")
+    )
+    if not numbers:
+        raise RunError(f"{folder} has no complete round")
+    verdicts = []
+    state = ServerState(initial.tensors)
+    for number in range(1, numbers[-1] + 1):
+        verdict, state = _verify_round(folder, number, plan, initial, state)
+        verdicts.append(verdict)
+    return verdicts
+
+
+def _verify_round(
+    folder: Path, number: int, plan: FederationPlan, initial: Adapter, before: ServerState
+) -> tuple[RoundVerdict, ServerState]:
+    """What is found of a round, and the state to go on from: the checkpoint's, if there is one."""
+    place = folder / checkpoints.round_name(number)
+    faults: list[str] = []
+    try:
+        check_sums(place)
+        checkpoints.check_follows(folder, number)
+    except _BROKEN as error:
+        faults.append(_told(error))
+    try:
+        record, recorded = checkpoints.read_round(place, initial)
+        contributions = Contributions.read(place)
+    except _BROKEN as error:
+        lost = RoundVerdict(number, (), 0, "", "", (*faults, _told(error)))
+        return lost, before
+    sites = tuple(one.signed.site for one in contributions.contributions)
+    again = _Round(plan, ServerModel(plan, initial, before), place, record, contributions)
+    made = ""
+    try:
+        again.check_sites()
+        model = again.combine()
+        made = model.trainable.sha256
+        faults += again.faults
+        if made != record.adapter_sha256:
+            faults.append(f"another adapter: {_difference(model.state.factors, recorded.factors)}")
+        if checkpoints.server_sha256(model.state) != record.server_sha256:
+            faults.append("what else the server keeps is another")
+    except _BROKEN as error:
+        faults += [*again.faults, _told(error)]
+    verdict = RoundVerdict(
+        round=number,
+        sites=sites,
+        signed=sum(bool(one.signed.signature) for one in contributions.contributions),
+        recorded=record.adapter_sha256 or "",
+        made=made,
+        faults=tuple(dict.fromkeys(faults)),
+    )
+    return verdict, recorded
+
+
+class _Round:
+    """One round while it is made again; faults that do not end that are gathered."""
+
+    def __init__(
+        self,
+        plan: FederationPlan,
+        model: ServerModel,
+        place: Path,
+        record: RoundRecord,
+        contributions: Contributions,
+    ) -> None:
+        self.faults: list[str] = []
+        self._plan, self._model, self._place = plan, model, place
+        self._record, self._contributions = record, contributions
+        self._keys = dict(plan.public_keys)
+
+    def check_sites(self) -> None:
+        """That the record and the contributions tell of the same sites, run and round."""
+        told = self._contributions
+        if (told.run, told.round, told.method) != (
+            self._plan.run_id,
+            self._record.round,
+            self._plan.method,
+        ):
+            self.faults.append("its contributions are to another run, round or method")
+        counted = [name for name, site in self._record.sites.items() if site.status == "ok"]
+        if counted != [one.signed.site for one in told.contributions]:
+            self.faults.append("its record counts other sites than its contributions")
+
+    def combine(self) -> ServerModel:
+        """The model after the round, from the replies."""
+        told = self._contributions
+        if told.contributions and not (self._place / REPLIES_FOLDER).exists():
+            raise RunError("its replies were not kept (federation.keep_replies)")
+        calls = self._calls()
+        # Also what differences are differences to.
+        asked = {site: request_sha256(one) for site, one in self._model.requests(calls)}
+        for one in told.contributions:
+            self._check_statement(one, asked[one.signed.site])
+        losses = self._losses()
+        weights = self._model.weigh(told.contributions, losses)
+        for one, weight in zip(told.contributions, weights, strict=True):
+            if one.weight != weight or self._record.sites[one.signed.site].weight != weight:
+                self.faults.append(f"{one.signed.site}: the weight is {weight}, not {one.weight}")
+        adapters = (self._adapter(one, calls[one.signed.site]) for one in told.contributions)
+        sites = [one.signed.site for one in told.contributions]
+        self._model.combine(adapters, sites, weights, self._record.round)
+        return self._model
+
+    def _calls(self) -> dict[str, Call]:
+        nonce = self._contributions.nonce
+        return {
+            one.signed.site: replace(
+                self._model.call(one.signed.site, self._record.round), nonce=nonce
+            )
+            for one in self._contributions.contributions
+        }
+
+    def _file(self, site: str, name: str) -> Path:
+        return self._place / REPLIES_FOLDER / site / name
+
+    def _statement(self, signed: Signed, name: str, phase: str) -> Mapping[str, Any]:
+        """A kept statement, if it is the one that was signed, by that site, of that round."""
+        site = signed.site
+        data = self._file(site, name).read_bytes()
+        if sha256(data) != signed.statement:
+            self.faults.append(f"{site}: {name} is not the statement of its reply")
+        if signed.public_key != self._keys.get(site, ""):
+            self.faults.append(f"{site}: it was checked with another key than the plan's")
+        elif not signed.fits(data):
+            self.faults.append(f"{site}: its signature does not fit {name}")
+        content = json.loads(data)
+        config: dict[str, Any] = content["config"]
+        wanted = {"run": self._plan.run_id, "round": self._record.round, "site": site}
+        if content["phase"] != phase or wanted != {key: config.get(key) for key in wanted}:
+            self.faults.append(f"{site}: {name} is of another run, round, site or phase")
+        return dict(content)
+
+    def _check_statement(self, one: Contribution, asked: str) -> None:
+        site = one.signed.site
+        content = self._statement(one.signed, TRAIN_FILE, "train")
+        if content["request"] != asked:
+            self.faults.append(f"{site}: it answered another request than this round's")
+        if content["arrays"] != {"adapter/packed": _file_sha256(self._file(site, PACKED_FILE))}:
+            self.faults.append(f"{site}: {PACKED_FILE} is not the adapter that it stated")
+        numbers = content["numbers"]["metrics"]
+        record = self._record.sites[site]
+        for name in ("examples", "tokens"):
+            if {getattr(one, name), getattr(record, name)} != {numbers[name]}:
+                self.faults.append(f"{site}: its number of {name} is not the one that it stated")
+
+    def _losses(self) -> list[float]:
+        """L_k: as the sites that scored stated them, or as the server noted its own."""
+        told = self._contributions
+        if not METHODS[self._plan.method].scored:
+            return []
+        noted = [one.validation_loss for one in told.contributions]
+        losses = [float("nan") if loss is None else loss for loss in noted]
+        if self._plan.validation == "server":
+            return losses
+        stated = {
+            signed.site: self._statement(signed, SCORE_FILE, "score")["numbers"]["metrics"]
+            for signed in told.scorers
+        }
+        rows = [stated[site] for site in told.candidates if site in stated]
+        table = np.array([[float(loss) for loss in row["losses"]] for row in rows])
+        good = [site in self._sites() for site in told.candidates]
+        pooled = pool_losses(list(table[:, good]), [row["tokens"] for row in rows])
+        if pooled.tolist() != losses:
+            self.faults.append("the validation losses are not those that the sites stated")
+        return [float(loss) for loss in pooled]
+
+    def _sites(self) -> list[str]:
+        return [one.signed.site for one in self._contributions.contributions]
+
+    def _adapter(self, one: Contribution, call: Call) -> Adapter:
+        data = self._file(one.signed.site, PACKED_FILE).read_bytes()
+        manifest = Manifest.from_json(call.reply_manifest)
+        packed = array_in(data, *array_of(call.wire, manifest.size))
+        adapter = unpack_update(packed, manifest, call.wire, self._model.before(call))
+        check_adapter(adapter.tensors, manifest)
+        return adapter
+
+
+def _difference(
+    made: Mapping[str, NDArray[np.float32]], recorded: Mapping[str, NDArray[np.float32]]
+) -> str:
+    """How far two adapters are apart, in words."""
+    apart = [name for name in recorded if not np.array_equal(made[name], recorded[name])]
+    most = max((float(np.abs(made[name] - recorded[name]).max()) for name in apart), default=0.0)
+    first = f", the first {apart[0]}" if apart else ""
+    return f"{len(apart)} of {len(recorded)} tensors differ, by at most {most:.3g}{first}"
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, AdapterError | FederationError | RunError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}"
+    return f"a file of it is broken ({type(error).__name__})"
+
+
+def federations_in(run: Path) -> list[Path]:
+    """The folders of all federations in a run folder, or the one that it is itself."""
+    return sorted(place.parent for place in run.rglob(checkpoints.PLAN_FILE))
