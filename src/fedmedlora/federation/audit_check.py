@@ -62,7 +62,9 @@ def check_log(path: Path, *, public: str | None = None) -> Checked:
         raise RunError(f"{path}: the audit log cannot be read: {error.strerror}") from error
     lines = data.split(b"\n")
     unfinished = lines.pop()
-    entries, hashes, faults = [], [], []
+    entries: list[Mapping[str, Any]] = []
+    hashes: list[str] = []
+    faults: list[str] = []
     for number, line in enumerate(lines, 1):
         entry = _entry(line)
         if entry is None:

@@ -144,7 +144,7 @@ class ServerModel:
         numbers = [float(getattr(one, self._plan.size)) for one in sizes]
         plan = self._plan
         weights = self._method.weigh(numbers, losses, beta=plan.beta, tau=plan.tau)
-        return weights.tolist()
+        return [float(weight) for weight in weights]
 
     def combine(
         self, adapters: Iterable[Adapter], sites: Iterable[str], weights: list[float], number: int

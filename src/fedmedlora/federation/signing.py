@@ -43,6 +43,8 @@ def make_key(path: Path) -> str:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
+    if path.exists():
+        raise RunError(f"{path} exists already; a key is never overwritten")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Never readable by others, not for a moment either.
@@ -52,10 +54,6 @@ def make_key(path: Path) -> str:
             file.flush()
             os.fsync(file.fileno())
         write_bytes(public_file(path), f"{public_key(key)}\n".encode())
-    except FileExistsError as error:
-        raise RunError(
-            f"{path} exists already: a key is never overwritten; move it away"
-        ) from error
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror}") from error
     return public_key(key)
