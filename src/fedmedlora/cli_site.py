@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from fedmedlora.failures import INTERRUPTED
+
 site = typer.Typer(
     name="site",
     help="What a hospital runs: checks, its part in a federation, what it sent.",
@@ -14,6 +16,8 @@ site = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+
+Settings = Annotated[Path, typer.Argument(metavar="SITE.yaml", help="The site's settings.")]
 
 
 @site.command()
@@ -52,3 +56,47 @@ def audit(
             typer.echo("\n".join(told))
     if check and (checked.faults or apart):
         raise typer.Exit(1)
+
+
+@site.command()
+def unpack(
+    kit: Annotated[Path, typer.Argument(metavar="KIT.tar.gz", help="With its .sig beside it.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="A folder that is not there yet.")],
+    key: Annotated[
+        str, typer.Option(metavar="HEX", help="The coordinator's public key, as told by it.")
+    ],
+) -> None:
+    """Check that a kit is the coordinator's and unchanged, and lay it out."""
+    from fedmedlora.federation.deployment.kit import unpack_kit
+
+    name = unpack_kit(kit, out, public=key.strip().lower())
+    typer.echo(f"the kit of site {name}: {out}\nfill in notes in {out / 'site.yaml'}")
+
+
+@site.command()
+def check(settings: Settings) -> None:
+    """Say what of this site is ready, and what to do about what is not; exit code 1 if any."""
+    from fedmedlora.evaluation.tables import render_text
+    from fedmedlora.progress import quiet_libraries
+
+    quiet_libraries()
+    from fedmedlora.study.checking import check_site, check_table
+
+    checks = check_site(settings)
+    typer.echo(render_text(check_table(checks)))
+    wrong = sum(one.state == "wrong" for one in checks)
+    if wrong:
+        typer.echo(f"\n{wrong} of {len(checks)} wrong", err=True)
+        raise typer.Exit(1)
+
+
+@site.command()
+def start(settings: Settings) -> None:
+    """Take part in the federation until this command is ended."""
+    from fedmedlora.study.federating import start_site
+
+    try:
+        start_site(settings, note=lambda line: typer.echo(line, err=True))
+    except KeyboardInterrupt:
+        typer.echo("ended", err=True)
+        raise typer.Exit(INTERRUPTED) from None

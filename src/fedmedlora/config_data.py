@@ -50,7 +50,8 @@ class Site(Section):
             relative to the study's ``root``.
         annotates: type -> exhaustive, partial or none, or a list of the types annotated; by
             default the types that occur in the training notes.
-        synthetic: instead of files.
+        synthetic: instead of files. A site that has neither is elsewhere: only a federation over
+            machines can train there.
         sample: see ``Sample``.
         strip: types whose annotation is taken away from the training and validation notes, as if
             its annotators had never looked for them. Test notes keep theirs.
@@ -71,11 +72,16 @@ class Site(Section):
     @model_validator(mode="after")
     def _one_source(self) -> Site:
         files = [self.train, self.validation, self.test]
-        if self.synthetic is None and None in files:
+        if self.synthetic is None and any(files) and None in files:
             raise ValueError("give the files train, validation and test, or synthetic")
         if self.synthetic is not None and any(files):
             raise ValueError("give either files or synthetic, not both")
         return self
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether its notes are not here."""
+        return self.synthetic is None and self.train is None
 
 
 class NewSite(Site):

@@ -58,6 +58,7 @@ class Desk:
         own: the federation's folder, for what sites keep for themselves; ``None`` keeps nothing.
         keys: site -> file of its private key, of those that sign what they send.
         audit: folder for the sites' audit logs, SITE.audit.jsonl; ``None`` keeps none.
+        run: id of the one run that is answered; "" answers all.
         token: tells this federation's workers from another's in the same process.
     """
 
@@ -67,6 +68,7 @@ class Desk:
     own: Path | None = None
     keys: Mapping[str, Path] = field(default_factory=dict)
     audit: Path | None = None
+    run: str = ""
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def site(self, context: Context) -> str:
@@ -90,6 +92,18 @@ class Desk:
             path = self.audit / f"{site}.audit.jsonl"
             log = AuditLog(path, owner=site, role="site", key=key)
         return SiteEnd(key=key, log=log)
+
+    def check_run(self, call: wire.Call) -> None:
+        """Refuse a request of another federation, or of another study file.
+
+        Raises:
+            ConfigError: it is one.
+        """
+        if self.run and call.run != self.run:
+            raise ConfigError(
+                f"the request is of run {call.run[:160]!r}, and this site takes part in {self.run}:"
+                " another federation, or another study file"
+            )
 
     def worker(self, site: str) -> SiteWorker:
         """The site's worker: given, made before in this process, or made now."""
@@ -119,6 +133,7 @@ def _introduce(content: RecordDict, desk: Desk, site: str) -> RecordDict:
 
 def _train(content: RecordDict, desk: Desk, site: str) -> RecordDict:
     call, adapter = wire.read_request(content)
+    desk.check_run(call)
     check_adapter(adapter.tensors, adapter.manifest)
     update = desk.worker(site).train(adapter, wire.read_order(content, call))
     own = None
@@ -137,6 +152,7 @@ def _train(content: RecordDict, desk: Desk, site: str) -> RecordDict:
 
 def _score(content: RecordDict, desk: Desk, site: str) -> RecordDict:
     call, candidates = wire.read_scoring_request(content)
+    desk.check_run(call)
     for candidate in candidates:
         check_adapter(candidate.tensors, candidate.manifest)
     return wire.losses_reply(call, site, desk.worker(site).losses(candidates))

@@ -181,6 +181,12 @@ class CountedGrid(_MessageGrid):
 
     Attributes:
         exchanges: node id -> bytes of the latest ``send_and_receive``.
+
+    Args:
+        grid: the Grid.
+        stop: ends the waiting when it is set.
+        on_reply: told (node, bytes, seconds since the requests) of every reply.
+        poll_s: seconds between two questions for replies.
     """
 
     def __init__(
@@ -189,8 +195,10 @@ class CountedGrid(_MessageGrid):
         *,
         stop: threading.Event | None = None,
         on_reply: Callable[[int, Exchange, float], None] | None = None,
+        poll_s: float = POLL_S,
     ) -> None:
         self._grid = grid
+        self._poll_s = poll_s
         self._stop = stop or threading.Event()
         self._on_reply = on_reply
         self.exchanges: dict[int, Exchange] = {}
@@ -248,7 +256,7 @@ class CountedGrid(_MessageGrid):
             got = self._pull(pending, started)
             yield from got
             if not got:
-                time.sleep(POLL_S)
+                time.sleep(self._poll_s)
         # What came in time may have waited while others were looked at.
         yield from self._pull(pending, started)
 

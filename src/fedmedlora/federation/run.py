@@ -1,4 +1,4 @@
-"""A federation from its plan to its last adapter, on either engine.
+"""A federation from its plan to its last adapter, on any engine.
 
 Enters: a plan, the initial adapter, the sites. Leaves: the final adapter, a record a round, and a
 folder of checkpoints to resume from. Nothing above this module can tell the engines apart.
@@ -30,7 +30,13 @@ from fedmedlora.federation.flower import (
     ServerApp,
     simulate,
 )
-from fedmedlora.federation.grid import CountedGrid, Exchange, InProcessGrid, SequentialSwitch
+from fedmedlora.federation.grid import (
+    POLL_S,
+    CountedGrid,
+    Exchange,
+    InProcessGrid,
+    SequentialSwitch,
+)
 from fedmedlora.federation.plan import (
     FederationPlan,
     FederationResult,
@@ -90,29 +96,19 @@ def run_federation(
     """
     if engine not in ENGINES:
         raise ConfigError(f"engine: {engine!r} is none of {', '.join(ENGINES)}")
-    if METHODS[plan.method].scored and plan.validation == "server" and server_losses is None:
-        raise ConfigError("federation: validation at the server needs server_losses")
-    check_adapter(initial.tensors, initial.manifest)
     if engine == "in-process":  # nobody can be late: the sites are called
         plan = replace(plan, timeout_s=None)
-    progress = (checkpoints.resume if resume else checkpoints.begin)(folder, plan, initial)
-    if progress.broken and on_event is not None:
-        on_event("set-aside", rounds=progress.broken)
-    log = AuditLog(folder / "audit.jsonl", owner="coordinator", role="coordinator")
-    strategy = RoundStrategy(
+    strategy = _prepare(
         plan,
         initial,
-        progress,
         folder=folder,
         server_losses=server_losses,
         on_round=on_round,
         on_event=on_event,
-        log=log if audit else None,
+        resume=resume,
+        log=_log(folder, key=None) if audit else None,
     )
-    if progress.records and on_round is not None:
-        on_round(progress.records[-1], strategy.model.adapter)
-    left = plan.rounds - len(progress.records)
-    if left > 0:
+    if len(strategy.records) < plan.rounds:
         place = folder.resolve()
         logs = place / "site-logs"
         desk = Desk(
@@ -124,32 +120,118 @@ def run_federation(
             audit=logs if audit else None,
         )
         stop = threading.Event()
-        ENGINES[engine](plan, desk, _server_app(strategy, left, stop, on_event), stop)
-    if len(strategy.records) != plan.rounds:
-        raise FederationError(
-            f"the engine ended after {len(strategy.records)} of {plan.rounds} rounds"
-        )
-    return FederationResult(strategy.model.adapter, tuple(strategy.records))
+        app = ServerApp()
+
+        @app.main()  # type: ignore[untyped-decorator]
+        def main(grid: Grid, context: Context) -> None:
+            _run_rounds(strategy, grid, stop=stop, on_event=on_event)
+
+        ENGINES[engine](plan, desk, app, stop)
+    return _result(strategy)
 
 
-def _server_app(
-    strategy: RoundStrategy, rounds: int, stop: threading.Event, on_event: OnEvent | None
-) -> ServerApp:
-    """The ServerApp of both engines: Flower's loop over the strategy, on a counted Grid."""
-    app = ServerApp()
+def run_on_grid(
+    grid: Grid,
+    plan: FederationPlan,
+    initial: Adapter,
+    *,
+    folder: Path,
+    server_losses: ServerLosses | None = None,
+    on_round: Callable[[RoundRecord, Adapter], None] | None = None,
+    on_event: OnEvent | None = None,
+    resume: bool = False,
+    key: Path | None = None,
+    poll_s: float = POLL_S,
+) -> FederationResult:
+    """Run a plan's rounds with whatever sites are behind a grid, such as a SuperLink's.
+
+    Args:
+        grid: Flower's; the sites answer it with ``client.client_app``.
+        key: file of the coordinator's private key; its audit log is signed with it.
+        poll_s: seconds between two questions for replies.
+        plan, initial, folder, server_losses, on_round, on_event, resume: see ``run_federation``.
+
+    Returns, Raises:
+        as ``run_federation``.
+    """
+    strategy = _prepare(
+        plan,
+        initial,
+        folder=folder,
+        server_losses=server_losses,
+        on_round=on_round,
+        on_event=on_event,
+        resume=resume,
+        log=_log(folder, key=key),
+    )
+    if len(strategy.records) < plan.rounds:
+        _run_rounds(strategy, grid, stop=threading.Event(), on_event=on_event, poll_s=poll_s)
+    return _result(strategy)
+
+
+def _prepare(
+    plan: FederationPlan,
+    initial: Adapter,
+    *,
+    folder: Path,
+    server_losses: ServerLosses | None,
+    on_round: Callable[[RoundRecord, Adapter], None] | None,
+    on_event: OnEvent | None,
+    resume: bool,
+    log: AuditLog | None,
+) -> RoundStrategy:
+    """The strategy of a plan, as far as its folder says that it has come."""
+    if METHODS[plan.method].scored and plan.validation == "server" and server_losses is None:
+        raise ConfigError("federation: validation at the server needs server_losses")
+    check_adapter(initial.tensors, initial.manifest)
+    progress = (checkpoints.resume if resume else checkpoints.begin)(folder, plan, initial)
+    if progress.broken and on_event is not None:
+        on_event("set-aside", rounds=progress.broken)
+    strategy = RoundStrategy(
+        plan,
+        initial,
+        progress,
+        folder=folder,
+        server_losses=server_losses,
+        on_round=on_round,
+        on_event=on_event,
+        log=log,
+    )
+    if progress.records and on_round is not None:
+        on_round(progress.records[-1], strategy.model.adapter)
+    return strategy
+
+
+def _log(folder: Path, *, key: Path | None) -> AuditLog:
+    return AuditLog(folder / "audit.jsonl", owner="coordinator", role="coordinator", key=key)
+
+
+def _run_rounds(
+    strategy: RoundStrategy,
+    grid: Grid,
+    *,
+    stop: threading.Event,
+    on_event: OnEvent | None,
+    poll_s: float = POLL_S,
+) -> None:
+    """Flower's loop over the strategy, on a counted Grid: what a ServerApp does on any engine."""
 
     def told(node: int, exchange: Exchange, seconds: float) -> None:
         site = strategy.site(node)
         if on_event is not None and site:  # introductions are not worth telling
             on_event("reply", site=site, seconds=seconds, bytes_up=exchange.up)
 
-    @app.main()  # type: ignore[untyped-decorator]
-    def main(grid: Grid, context: Context) -> None:
-        counted = CountedGrid(grid, stop=stop, on_reply=told)
-        first = strategy.begin(counted)
-        strategy.start(counted, first, num_rounds=rounds, timeout=strategy.plan.timeout_s)
+    counted = CountedGrid(grid, stop=stop, on_reply=told, poll_s=poll_s)
+    left = strategy.plan.rounds - len(strategy.records)
+    first = strategy.begin(counted)
+    strategy.start(counted, first, num_rounds=left, timeout=strategy.plan.timeout_s)
 
-    return app
+
+def _result(strategy: RoundStrategy) -> FederationResult:
+    rounds = strategy.plan.rounds
+    if len(strategy.records) != rounds:
+        raise FederationError(f"the engine ended after {len(strategy.records)} of {rounds} rounds")
+    return FederationResult(strategy.model.adapter, tuple(strategy.records))
 
 
 def _run_in_process(

@@ -24,7 +24,7 @@ from fedmedlora.durable import write_bytes
 from fedmedlora.errors import ConfigError, RunError
 
 #: What a signature may be for.
-Purpose = Literal["reply", "log-head"]
+Purpose = Literal["reply", "log-head", "kit"]
 _PUBLIC = re.compile(r"[0-9a-f]{64}")
 
 
@@ -38,11 +38,7 @@ def make_key(path: Path) -> str:
         RunError: PATH exists already (it is never overwritten), or cannot be written.
     """
     key = Ed25519PrivateKey.generate()
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
+    private = private_bytes(key)
     if path.exists():
         raise RunError(f"{path} exists already; a key is never overwritten")
     try:
@@ -57,6 +53,15 @@ def make_key(path: Path) -> str:
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror}") from error
     return public_key(key)
+
+
+def private_bytes(key: Ed25519PrivateKey) -> bytes:
+    """A private key as the bytes of its file (PEM)."""
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
 
 
 def public_file(path: Path) -> Path:

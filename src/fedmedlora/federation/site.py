@@ -128,7 +128,8 @@ class AdapterSite:
         """Train a copy of ``adapter`` for one round.
 
         Raises:
-            AdapterError: the site cannot complete what it got with what the others started from.
+            AdapterError: it is for another backbone, tokenizer or scheme; or the site cannot
+                complete what it got with what the others started from.
             ConfigError: it is to keep factors, and has no place to.
         """
         whole = self._completed(adapter, order)
@@ -138,6 +139,7 @@ class AdapterSite:
         return replace(update, adapter=adapter_part(update.adapter, order.returns))
 
     def _completed(self, adapter: Adapter, order: Order) -> Adapter:
+        self._check(adapter)
         if not order.initial:
             return adapter
         if self._bench.initial.sha256 != order.initial:
@@ -151,6 +153,16 @@ class AdapterSite:
                 raise ConfigError(f"site {self.name!r} has no place for the factors that it keeps")
             rest = self._own.recall(rest, before=order.round)
         return completed(adapter, rest)
+
+    def _check(self, adapter: Adapter) -> None:
+        """Refuse an adapter for another backbone than the one here, tokenizer or scheme."""
+        for name in ("backbone", "tokenizer", "scheme"):
+            theirs, ours = getattr(adapter.manifest, name), getattr(self._bench.manifest, name)
+            if theirs != ours:
+                raise AdapterError(
+                    f"the federation's {name} is {theirs[:12]}, and this site's {ours[:12]} "
+                    "(SHA-256): it must be the same everywhere"
+                )
 
     def _train_or_recall(self, adapter: Adapter, order: Order) -> SiteUpdate:
         seed = derive_seed(self._seed, "training", self.name, order.round)
@@ -197,7 +209,13 @@ class AdapterSite:
         )
 
     def losses(self, adapters: Sequence[Adapter]) -> SiteLosses:
-        """Mean loss of each adapter on the site's validation rows."""
+        """Mean loss of each adapter on the site's validation rows.
+
+        Raises:
+            AdapterError: one is for another backbone, tokenizer or scheme.
+        """
+        for adapter in adapters:
+            self._check(adapter)
         losses, tokens = candidate_losses(
             self._bench.model, adapters, self._validation, objective=self.settings.objective
         )

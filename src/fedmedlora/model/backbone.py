@@ -99,14 +99,34 @@ def _sha256_of_files(files: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def weights_fingerprint(path: str, model: PreTrainedModel) -> str:
-    """SHA-256 (hex) of the files of weights and configuration, or of hub name and commit."""
+def weights_fingerprint(path: str, config: object) -> str:
+    """SHA-256 (hex) of the files of weights and configuration, or of hub name and commit.
+
+    Args:
+        path: what transformers loads.
+        config: as transformers loaded it from there.
+    """
     folder = Path(path)
     if folder.is_dir():
         weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
         return _sha256_of_files([*weights, folder / "config.json"])
-    commit = getattr(model.config, "_commit_hash", None)
+    commit = getattr(config, "_commit_hash", None)
     return hashlib.sha256(f"{path}@{commit}".encode()).hexdigest()
+
+
+def fingerprints_of(name: str) -> tuple[str, str]:
+    """The fingerprints of a backbone's weights and tokenizer, without loading the weights.
+
+    Raises:
+        BackboneError: there is no such backbone.
+    """
+    path = resolve_name(name)
+    with raised_as_backbone_error(name, "tokenizer"):
+        from transformers import AutoConfig, AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path)
+    return weights_fingerprint(path, config), tokenizer_fingerprint(tokenizer)
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -174,7 +194,7 @@ def load_backbone(name: str, *, precision: Precision = "fp32") -> Backbone:
         path,
         model,
         tokenizer,
-        weights_fingerprint(path, model),
+        weights_fingerprint(path, model.config),
         tokenizer_fingerprint(tokenizer),
         precision,
     )

@@ -93,7 +93,7 @@ def load_tagger(name: str, *, scheme: Scheme, seed: int) -> Tagger:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     model = _load_model(name, path, scheme, seed=derive_seed(seed, "classifier"))
-    backbone = weights_fingerprint(path, model)
+    backbone = weights_fingerprint(path, model.config)
     markers = _add_markers(model)
     _freeze_embeddings(model)
     if torch.cuda.is_available():

@@ -129,7 +129,7 @@ def _load_site(
     name: str, site: Site, study: Study, *, scheme: Scheme
 ) -> tuple[SiteData, CohortData]:
     place = f"{'new_sites' if isinstance(site, NewSite) else 'sites'}.{name}"
-    splits = _read_site(name, site, root=Path(study.root))
+    splits = _read_site(name, site, place=place, root=Path(study.root))
     check_splits(splits)
     covers = _coverage(place, site, splits["train"], scheme=scheme)
     drawn = {
@@ -250,7 +250,14 @@ def _share(sites: Sequence[SiteData], study: Study, *, scheme: Scheme) -> list[S
     ]
 
 
-def _read_site(name: str, site: Site, *, root: Path) -> Mapping[str, Sequence[Document]]:
+def _read_site(
+    name: str, site: Site, *, place: str, root: Path
+) -> Mapping[str, Sequence[Document]]:
+    if site.elsewhere:
+        raise ConfigError(
+            f"{place}: its notes are not here; give the files train, validation and test, or "
+            "synthetic. A study whose notes stay at the hospitals is for `fedmedlora federation`"
+        )
     if site.synthetic is not None:
         wanted = site.synthetic
         made = make_sites(

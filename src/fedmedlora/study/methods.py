@@ -132,7 +132,7 @@ class MethodRunner:
                 self.on_event("round", told)
 
         result = run_federation(
-            self._plan(arm, names),
+            self.plan(arm, names),
             initial if arm.of is None else self._adapter_of(arm.of),
             workers=workers,
             folder=folder,
@@ -155,7 +155,8 @@ class MethodRunner:
             site = first_notes(site, arm.notes, seed=arm.study.seed)
         return (site,)
 
-    def _plan(self, arm: Arm, names: tuple[str, ...]) -> FederationPlan:
+    def plan(self, arm: Arm, names: tuple[str, ...]) -> FederationPlan:
+        """The federation of an arm over sites of these names; needs no notes."""
         study, federation = arm.study, arm.study.federation
         method = METHODS[arm.federated_method]
         server = _SERVER_DEFAULTS.get(arm.method, {})
@@ -221,8 +222,14 @@ class MethodRunner:
                     "example could be made"
                 )
 
-    def worker(self, arm: Arm, name: str) -> SiteWorker:
-        """A site of an arm's federation; "pooled" has the notes of all."""
+    def worker(self, arm: Arm, name: str, *, share_first: bool = True) -> SiteWorker:
+        """A site of an arm's federation; "pooled" has the notes of all.
+
+        Args:
+            arm: of the study.
+            name: of the site.
+            share_first: whether its first round may be shared with other methods of the run.
+        """
         bench = self.bench(arm)
         if name == POOLED:
             sites = self.data.sites
@@ -241,7 +248,7 @@ class MethodRunner:
         optimiser = self._own_optimiser(arm, name)
         # Nothing else trains on the pooled notes, nor from another arm's adapter; and a first
         # round that is taken up from another method has no optimiser to go on with.
-        alone = name == POOLED or arm.of is not None or optimiser is not None
+        alone = name == POOLED or arm.of is not None or optimiser is not None or not share_first
         return bench.worker(
             name,
             arm,

@@ -1,0 +1,119 @@
+"""How far a federation is, in one small file that whoever asks can read while it runs.
+
+FOLDER/journal.json     rewritten at every event
+FOLDER/.app.lock        held by the ServerApp for as long as it lives
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fedmedlora.durable import replace_bytes
+from fedmedlora.errors import RunError
+from fedmedlora.federation.plan import RoundRecord
+
+FILE = "journal.json"
+_LOCK = ".app.lock"
+
+#: What a journal's "state" may be; the last two are ends.
+STATES = ("connecting", "training", "scoring", "done", "failed")
+
+
+class Journal:
+    """Writes the journal of one federation; its ``tell`` takes the events of a run.
+
+    Args:
+        folder: is made if need be.
+        run_id, rounds, sites: of the plan.
+    """
+
+    def __init__(self, folder: Path, *, run_id: str, rounds: int, sites: tuple[str, ...]) -> None:
+        self._file = folder / FILE
+        self._content: dict[str, Any] = {
+            "run_id": run_id,
+            "rounds": rounds,
+            "sites": list(sites),
+            "pid": os.getpid(),
+            "state": "connecting",
+            "since": time.time(),
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        self._write()
+
+    def tell(self, kind: str, /, **facts: object) -> None:
+        """Take one event of ``federation.run``."""
+        if kind == "round":
+            self._enter("training", round=facts["round"], round_since=time.time(), answered={})
+        elif kind == "scoring":
+            self._enter("scoring", answered={})
+        elif kind == "reply":
+            answered = {**self._content.get("answered", {}), facts["site"]: facts["seconds"]}
+            self._content["answered"] = answered
+            self._write()
+        elif kind == "connecting":
+            self._enter("connecting", missing=facts["missing"])
+        elif kind == "round-done" and isinstance(record := facts["record"], RoundRecord):
+            self._enter(self._content["state"], complete=record.round)
+
+    def end(self, state: str, *, reason: str = "") -> None:
+        """Note that it is done, or why it failed."""
+        self._enter(state, reason=reason)
+
+    def _enter(self, state: str, **facts: object) -> None:
+        if state != self._content["state"]:
+            self._content["since"] = time.time()
+        self._content = {**self._content, **facts, "state": state}
+        self._write()
+
+    def _write(self) -> None:
+        content = {**self._content, "updated": time.time()}
+        try:
+            replace_bytes(self._file, json.dumps(content).encode())
+        except OSError as error:
+            raise RunError(f"{self._file}: cannot be written: {error.strerror}") from error
+
+
+def read_journal(folder: Path) -> dict[str, Any] | None:
+    """What the journal says; None if there is none."""
+    try:
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder / FILE} cannot be read; remove it") from error
+    return content if isinstance(content, dict) else None
+
+
+@contextmanager
+def at_work(folder: Path) -> Iterator[None]:
+    """Be the one process that works in a folder, until the block ends.
+
+    Raises:
+        RunError: another one does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(f"{folder}: another process works there") from error
+        yield
+
+
+def is_at_work(folder: Path) -> bool:
+    """Whether a process works in a folder."""
+    try:
+        with (folder / _LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

@@ -1,0 +1,121 @@
+"""Where things are in a coordinator's folder and in a site's: the only place that knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+#: Name of the connection in Flower's own configuration.
+CONNECTION = "fedmedlora"
+
+
+@dataclass(frozen=True)
+class CoordinatorFolder:
+    """What ``federation init`` makes and ``federation start`` fills.
+
+    Attributes:
+        root: absolute.
+    """
+
+    root: Path
+
+    @property
+    def settings(self) -> Path:
+        """The coordinator's own settings."""
+        return self.root / "federation.yaml"
+
+    @property
+    def study(self) -> Path:
+        """The study file that all have."""
+        return self.root / "study.yaml"
+
+    @property
+    def keys(self) -> Path:
+        """Private: of the authority, the server, SuperExec and the coordinator."""
+        return self.root / "keys"
+
+    @property
+    def authority(self) -> Path:
+        """The authority's certificate, which all know."""
+        return self.keys / "ca.pem"
+
+    @property
+    def secret(self) -> Path:
+        """What SuperLink and SuperExec share."""
+        return self.keys / "superexec.secret"
+
+    @property
+    def sites(self) -> Path:
+        """Public keys of the sites: SITE.node.pub, SITE.signing.pub."""
+        return self.root / "sites"
+
+    @property
+    def kits(self) -> Path:
+        """What the sites get."""
+        return self.root / "kits"
+
+    @property
+    def app(self) -> Path:
+        """The Flower app."""
+        return self.root / "app"
+
+    @property
+    def proxy(self) -> Path:
+        """nginx's configuration."""
+        return self.root / "nginx.conf"
+
+    @property
+    def state(self) -> Path:
+        """Flower's own: the SuperLink's database, unpacked apps, who is registered."""
+        return self.root / "state"
+
+    @property
+    def flower_home(self) -> Path:
+        """Flower's configuration and unpacked apps."""
+        return self.state / "flwr"
+
+    @property
+    def database(self) -> Path:
+        """The SuperLink's."""
+        return self.state / "superlink.db"
+
+    @property
+    def registered(self) -> Path:
+        """A file for every site that the SuperLink of this database knows."""
+        return self.state / "registered"
+
+    @property
+    def logs(self) -> Path:
+        """Of the processes."""
+        return self.root / "logs"
+
+    @property
+    def run(self) -> Path:
+        """Checkpoints, records, the trained adapter."""
+        return self.root / "run"
+
+
+@dataclass(frozen=True)
+class SiteFolder:
+    """What a kit holds and ``site start`` fills.
+
+    Attributes:
+        root: absolute.
+    """
+
+    root: Path
+
+    @property
+    def authority(self) -> Path:
+        """The certificate of the coordinator's authority."""
+        return self.root / "ca.pem"
+
+    @property
+    def node_key(self) -> Path:
+        """The SuperNode's private key."""
+        return self.root / "keys" / "node.key"
+
+    @property
+    def signing_key(self) -> Path:
+        """The site's private key for what it sends."""
+        return self.root / "keys" / "signing.key"

@@ -1,0 +1,247 @@
+"""Before a site joins: its settings in, what passes out, and what to do about what does not.
+
+Nothing is trained and nothing of the notes leaves this machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from fedmedlora import __version__
+from fedmedlora.aggregation.methods import METHODS
+from fedmedlora.config import Study
+from fedmedlora.config_deployment import SiteSettings, load_site
+from fedmedlora.errors import ConfigError, FedMedLoRAError
+from fedmedlora.evaluation.tables import Table
+from fedmedlora.federation.deployment.layout import SiteFolder
+from fedmedlora.federation.deployment.reaching import REFUSED_SKEW_S, Reached, reach
+from fedmedlora.study.data import StudyData, load_data
+from fedmedlora.study.shared import Shared, read_shared, site_study
+
+#: Estimates of memory were up to 11 % low (docs/performance.md).
+_ROOM = 1.2
+_FINE_SKEW_S = 60.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        what: it is.
+        state: ok; wrong (the site cannot take part); unsure (it may not go well).
+        found: what was found.
+        advice: what to do; "" if all is well.
+    """
+
+    what: str
+    state: Literal["ok", "wrong", "unsure"]
+    found: str
+    advice: str = ""
+
+
+def check_site(file: Path) -> list[Check]:
+    """Look at everything that a site needs, in the order in which it is needed."""
+    file = file.resolve()
+    try:
+        settings = load_site(file)
+        shared = read_shared(file.parent / settings.study)
+        study = site_study(shared, settings, folder=file.parent)
+    except FedMedLoRAError as error:
+        return [Check("settings", "wrong", str(error), f"change {file.name}")]
+    folder = SiteFolder(file.parent)
+    name = f"site {settings.name} of {shared.study.name!r}, method {shared.arm.label}"
+    checks = [Check("settings", "ok", name)]
+    checks += _guarded("kit", "unpack the site's kit again", lambda: _versions(folder))
+    checks += _keys(folder)
+    checks += _guarded("notes", "change notes in the settings", lambda: _notes(study))
+    if METHODS[shared.arm.federated_method].scored:
+        checks += _guarded("validation", "give more validation notes", lambda: _scoring(study))
+    checks += _guarded("backbone", "see docs/deploy.md", lambda: _backbone(study, shared, folder))
+    checks += _guarded("memory", "see `fedmedlora estimate`", lambda: _machine(study, settings))
+    checks += list(_connection(reach(settings.coordinator, folder.authority), settings))
+    return checks
+
+
+def check_table(checks: list[Check]) -> Table:
+    """The checks for a person."""
+    rows = tuple((one.what, one.state, one.found, one.advice) for one in checks)
+    return Table("", ("check", "state", "found", "what to do"), rows, left=4)
+
+
+def _guarded(what: str, advice: str, look: Callable[[], list[Check]]) -> list[Check]:
+    try:
+        return look()
+    except FedMedLoRAError as error:
+        return [Check(what, "wrong", str(error), advice)]
+
+
+def _versions(folder: SiteFolder) -> list[Check]:
+    expected = _expected(folder)
+    here = {"fedmedlora": __version__, "flwr": version("flwr")}
+    checks = []
+    for package, found in here.items():
+        wanted = str(expected.get(package, found))
+        same = found.split(".")[:2] == wanted.split(".")[:2]
+        advice = "" if same else f"pip install '{package}=={wanted}'"
+        told = found if same else f"{found}, the coordinator has {wanted}"
+        checks.append(Check(f"version of {package}", "ok" if same else "wrong", told, advice))
+    return checks
+
+
+def _keys(folder: SiteFolder) -> list[Check]:
+    checks = []
+    for file in (folder.node_key, folder.signing_key):
+        name = str(file.relative_to(folder.root))
+        if not file.is_file():
+            checks.append(Check(name, "wrong", "missing", "unpack the site's kit again"))
+            continue
+        mode = stat.S_IMODE(file.stat().st_mode)
+        own = os.name == "nt" or not mode & 0o077
+        advice = "" if own else f"chmod 600 {name}; ask for a new kit if others may have read it"
+        checks.append(Check(name, "ok" if own else "wrong", f"mode {mode:04o}", advice))
+    return checks
+
+
+def _notes(study: Study) -> list[Check]:
+    data = load_data(study)
+    [site] = data.sites
+    [test] = data.cohorts
+    splits = {"train": site.train, "validation": site.validation, "test": test.documents}
+    told = ", ".join(f"{len(documents)} {name}" for name, documents in splits.items())
+    checks = [Check("notes", "ok", told)]
+    types = study.make_scheme().types
+    asked = [name for name in types if name in site.covers]
+    others = [name for name in types if name not in site.covers]
+    checks.append(Check("annotated types", "ok", f"{len(asked)} of {len(types)}: {_few(asked)}"))
+    if others:
+        advice = "right if nobody looked for them here; else notes.annotates"
+        checks.append(Check("types not annotated", "ok", _few(others), advice))
+    checks.append(Check("tasks", "ok", ", ".join(site.tasks)))
+    checks.append(_groups(data))
+    return checks
+
+
+def _scoring(study: Study) -> list[Check]:
+    [site] = load_data(study).sites
+    marked = sum(bool(document.entities) for document in site.validation)
+    if marked:
+        return [Check("validation", "ok", f"{marked} notes with entities score the candidates")]
+    raise ConfigError("the method is weighed by validation notes, and none here has an entity")
+
+
+def _groups(data: StudyData) -> Check:
+    [site], [test] = data.sites, data.cohorts
+    every = [*site.train, *site.validation, *test.documents]
+    grouped = sum(document.group is not None for document in every)
+    told = f"{grouped} of {len(every)} notes name their patient or report (group)"
+    if grouped == len(every):
+        return Check("groups", "ok", f"{told}; none is in two splits")
+    advice = "make sure that no patient has notes in two splits: it cannot be checked here"
+    return Check("groups", "unsure", told, advice)
+
+
+def _backbone(study: Study, shared: Shared, folder: SiteFolder) -> list[Check]:
+    from fedmedlora.model.backbone import fingerprints_of
+
+    name = study.encoder.name if shared.arm.is_tagger else study.backbone.name
+    found = dict(zip(("backbone", "tokenizer"), fingerprints_of(name), strict=True))
+    expected = _expected(folder)
+    checks = []
+    for what, here in found.items():
+        wanted = expected.get(what)
+        if wanted is None:
+            checks.append(Check(what, "unsure", here[:12], "expected.json of the kit is missing"))
+        elif here == wanted:
+            checks.append(Check(what, "ok", f"{name}, {here[:12]}"))
+        else:
+            told = f"{name} is {here[:12]}, the coordinator's is {wanted[:12]}"
+            advice = "copy the coordinator's files, and name their folder as `backbone`"
+            checks.append(Check(what, "wrong", told, advice))
+    return checks
+
+
+def _machine(study: Study, settings: SiteSettings) -> list[Check]:
+    if settings.device != "auto":  # before torch looks
+        os.environ["CUDA_VISIBLE_DEVICES"] = "" if settings.device == "cpu" else settings.device
+    import torch
+
+    from fedmedlora.model.memory import PROCESS_BYTES, Estimator, available_memory
+
+    on_gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if on_gpu else "cpu")
+    told = torch.cuda.get_device_name(0) if on_gpu else f"CPU, {settings.threads} threads"
+    advice = ""
+    if not on_gpu and settings.device not in ("auto", "cpu"):
+        advice = "no such GPU is visible: check the driver, or say device: cpu"
+    checks = [Check("device", "wrong" if advice else "ok", told, advice)]
+    free = available_memory(device)
+    estimator = Estimator(
+        study.backbone.name, precision=study.backbone.precision, **study.adapter.model_dump()
+    )
+    needs = {}
+    for checkpointing in (True, False):
+        memory = estimator.training(
+            batch=study.training.batch,
+            tokens=study.training.max_tokens,
+            checkpointing=checkpointing,
+            objective=study.training.objective,
+        )
+        needs[checkpointing] = _ROOM * memory.total + (0 if on_gpu else PROCESS_BYTES)
+    least = min(needs.values())
+    enough = least <= free
+    told = f"{least / 1e9:.2f} GB needed at least, {free / 1e9:.2f} GB free"
+    advice = "" if enough else "free memory, or ask for a smaller batch or precision: nf4"
+    checks.append(Check("memory", "ok" if enough else "wrong", told, advice))
+    return checks
+
+
+def _connection(found: Reached, settings: SiteSettings) -> Iterator[Check]:
+    where = settings.coordinator
+    if found.fault is not None:
+        advice = f"allow this machine to open connections to {where} (TCP); is the name right?"
+        yield Check("connection", "wrong", f"{where}: {found.fault}", advice)
+        return
+    if found.tls is not None:
+        advice = "something else answers there, or in between: ask the network's people"
+        yield Check("TLS", "wrong", f"{where}: {found.tls}", advice)
+        return
+    yield Check("TLS", "ok", f"{where} has the coordinator's certificate")
+    if found.status in (502, 503, 504):
+        advice = "its proxy answers and its SuperLink does not: the coordinator has not started"
+        yield Check("connection", "unsure", f"{where} answers {found.status}", advice)
+    elif found.status in (400, 401, 403, 415, 422):  # of a request that nobody signed
+        yield Check("connection", "ok", f"the SuperLink behind {where} answers")
+    else:
+        advice = "no SuperLink stands there: is the port right?"
+        yield Check("connection", "wrong", f"{where} answers {found.status}", advice)
+    if found.skew_s is None:
+        yield Check("clock", "unsure", "the coordinator does not tell its time", "use NTP")
+    else:
+        skew = abs(found.skew_s)
+        told = f"{skew:.0f} s from the coordinator's"
+        state: Literal["ok", "wrong", "unsure"] = "ok" if skew < _FINE_SKEW_S else "unsure"
+        state = "wrong" if skew >= REFUSED_SKEW_S else state
+        advice = "" if state == "ok" else "set the clock (NTP): signed messages would be refused"
+        yield Check("clock", state, told, advice)
+
+
+def _expected(folder: SiteFolder) -> dict[str, Any]:
+    try:
+        content = json.loads((folder.root / "expected.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder.root / 'expected.json'} cannot be read") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -1,0 +1,74 @@
+"""A coordinator's side of a federation: its folder and Flower's Grid in, a trained adapter out.
+
+FOLDER/run/federation/LABEL/    checkpoints, as a study on one machine writes them
+FOLDER/run/journal.json         how far it is
+FOLDER/run/adapters/LABEL/      the trained adapter
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from fedmedlora.config_deployment import load_coordinator
+from fedmedlora.durable import clear_leftovers, new_folder
+from fedmedlora.errors import FedMedLoRAError
+from fedmedlora.federation.deployment.journal import Journal, at_work
+from fedmedlora.federation.deployment.layout import CoordinatorFolder
+from fedmedlora.federation.flower import Grid
+from fedmedlora.federation.run import run_on_grid
+from fedmedlora.federation.signing import read_public_key
+from fedmedlora.model.adapter_files import save_adapter
+from fedmedlora.study.data import StudyData
+from fedmedlora.study.methods import MethodRunner
+from fedmedlora.study.shared import read_shared
+
+#: Seconds between two questions for replies: sites take minutes.
+POLL_S = 1.0
+
+
+def run_coordinator(grid: Grid, root: Path) -> None:
+    """Run a federation, or go on with it, over the sites behind a grid.
+
+    Args:
+        grid: Flower's.
+        root: the coordinator's folder.
+
+    Raises:
+        FedMedLoRAError: as of ``federation.run.run_on_grid``; the journal has it too.
+    """
+    folder = CoordinatorFolder(root)
+    settings, shared, run = load_coordinator(folder.settings), read_shared(folder.study), folder.run
+    names = tuple(shared.study.sites)
+    rounds = shared.arm.study.federation.rounds
+    with at_work(run):
+        journal = Journal(run, run_id=shared.run_id, rounds=rounds, sites=names)
+        try:
+            clear_leftovers(run)
+            runner = MethodRunner(shared.study, StudyData((), ()), run, lambda kind, facts: None)
+            base = runner.bench(shared.arm).base(shared.arm.study)
+            plan = replace(
+                runner.plan(shared.arm, names),
+                run_id=shared.run_id,
+                connect_s=60 * settings.wait_minutes,
+                processes=1,
+                public_keys=tuple(
+                    (site, read_public_key(folder.sites / f"{site}.signing.pub")) for site in names
+                ),
+            )
+            result = run_on_grid(
+                grid,
+                plan,
+                base.initial,
+                folder=run / "federation" / shared.arm.label,
+                on_event=journal.tell,
+                resume=True,
+                key=folder.keys / "signing.key",
+                poll_s=POLL_S,
+            )
+            with new_folder(run / "adapters" / shared.arm.label) as fresh:
+                save_adapter(result.adapter, fresh, base_model=base.path)
+        except FedMedLoRAError as error:
+            journal.end("failed", reason=str(error))
+            raise
+        journal.end("done")

@@ -1,0 +1,127 @@
+"""``federation start`` and ``site start``: a folder's settings in, its processes tended."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from fedmedlora import __version__
+from fedmedlora.config_deployment import SiteSettings, load_coordinator, load_site
+from fedmedlora.errors import ConfigError
+from fedmedlora.federation.deployment.coordinator import (
+    app_configuration,
+    coordinator_services,
+    write_flower_files,
+)
+from fedmedlora.federation.deployment.hospital import site_services
+from fedmedlora.federation.deployment.journal import at_work
+from fedmedlora.federation.deployment.layout import CoordinatorFolder, SiteFolder
+from fedmedlora.federation.deployment.services import Service, Services, refuse_taken_port
+from fedmedlora.federation.deployment.tending import tend_federation
+from fedmedlora.study.shared import read_shared, site_study
+
+#: Of the Flower app; see ``study.flower_app``, which is not imported here: it would load Flower.
+_APP = "fedmedlora.study.flower_app"
+_COORDINATOR_VARIABLE = "FEDMEDLORA_COORDINATOR"
+_SETTINGS_KEY = "settings"
+_TEND_S = 1.0
+_HUB = ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY")
+
+
+def start_federation(root: Path, *, note: Callable[[str], None]) -> None:
+    """Run a coordinator's federation until it is done, or go on with it.
+
+    Args:
+        root: the coordinator's folder.
+        note: told a line of what happens.
+
+    Raises:
+        ConfigError: the settings are wrong.
+        FederationError: the run failed.
+        RunError: a process cannot be started.
+    """
+    folder = CoordinatorFolder(root.resolve())
+    settings, shared = load_coordinator(folder.settings), read_shared(folder.study)
+    proxied = settings.proxy == "nginx"
+    app = app_configuration(version=__version__, server=f"{_APP}:server", client=f"{_APP}:client")
+    write_flower_files(folder, port=settings.superlink_port, app=app)
+    environment = _environment(settings.threads) | {_COORDINATOR_VARIABLE: str(folder.root)}
+    services = coordinator_services(
+        folder, port=settings.superlink_port, proxy=proxied, environment=environment
+    )
+    folder.logs.mkdir(parents=True, exist_ok=True)
+    ports = [("superlink_port", settings.superlink_port)]
+    if proxied:
+        ports.append(("port", settings.port))
+    tend_federation(
+        folder,
+        Services(services, logs=folder.logs),
+        sites=tuple(shared.study.sites),
+        ports=ports,
+        note=note,
+    )
+
+
+def start_site(file: Path, *, note: Callable[[str], None]) -> None:
+    """Take part in a federation until this process is ended.
+
+    Args:
+        file: the site's settings.
+        note: told a line of what happens.
+
+    Raises:
+        ConfigError: the settings are wrong.
+        RunError: a process cannot be started, or another command works for this site.
+    """
+    file = file.resolve()
+    settings = load_site(file)
+    folder, work = SiteFolder(file.parent), file.parent / settings.work
+    shared = read_shared(file.parent / settings.study)
+    site_study(shared, settings, folder=folder.root)
+    for key in (folder.authority, folder.node_key):
+        if not key.is_file():
+            raise ConfigError(f"{key}: is missing; it comes with the site's kit")
+    with at_work(work):
+        refuse_taken_port(settings.port, key="port")
+        around = _environment(settings.threads) | _device(settings)
+        connection = Services(
+            site_services(
+                folder,
+                coordinator=settings.coordinator,
+                port=settings.port,
+                work=work,
+                node={"site": settings.name, _SETTINGS_KEY: str(file)},
+                environment=around,
+            ),
+            logs=work / "logs",
+            together=True,  # what a ClientApp does for a SuperNode that is gone is in vain
+        )
+        command = (sys.executable, "-m", "fedmedlora.study.site_process", str(file))
+        worker = Services([Service("worker", command, around)], logs=work / "logs")
+        try:
+            worker.start()
+            connection.start()
+            note(f"site {settings.name} takes part in {shared.study.name!r}; Ctrl-C ends it")
+            while True:
+                time.sleep(_TEND_S)
+                for name in (*worker.tend(), *connection.tend()):
+                    note(f"{name} has ended; it is started again")
+        finally:
+            connection.stop()
+            worker.stop()
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """Of processes that load a model: they call nobody but the coordinator."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    offline = {name: os.environ.get(name, "1") for name in _HUB}
+    return {**dict.fromkeys(names, str(threads)), **offline, "TOKENIZERS_PARALLELISM": "false"}
+
+
+def _device(settings: SiteSettings) -> dict[str, str]:
+    if settings.device == "auto":
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": "" if settings.device == "cpu" else settings.device}

@@ -1,0 +1,57 @@
+"""A hospital's side of a federation: its settings in, the worker that trains on its notes out."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from fedmedlora.config_deployment import SiteSettings, load_site
+from fedmedlora.federation.client import Desk
+from fedmedlora.federation.deployment.layout import SiteFolder
+from fedmedlora.federation.plan import SiteWorker
+from fedmedlora.study.arms import study_arms
+from fedmedlora.study.shared import Shared, read_shared, site_study
+
+
+def site_desk(file: Path) -> Desk:
+    """What answers for a site.
+
+    Args:
+        file: its settings.
+
+    Raises:
+        ConfigError: they, or the study file beside them, are wrong.
+    """
+    settings, shared, work = _read(file)
+    return Desk(
+        (settings.name,),
+        partial(site_worker, file),
+        logs=work / "incidents",
+        own=work / "federation" / shared.arm.label,
+        keys={settings.name: SiteFolder(file.parent).signing_key},
+        audit=work,
+        run=shared.run_id,
+    )
+
+
+def site_worker(file: Path, name: str) -> SiteWorker:
+    """The same worker that a study on one machine makes for this site.
+
+    Args:
+        file: the site's settings.
+        name: the site's.
+    """
+    # They load torch, and a desk is made where nothing is trained as well.
+    from fedmedlora.study.data import load_data
+    from fedmedlora.study.methods import MethodRunner
+
+    settings, shared, work = _read(file)
+    study = site_study(shared, settings, folder=file.parent)
+    runner = MethodRunner(study, load_data(study), work, lambda kind, facts: None)
+    [arm] = [arm for arm in study_arms(study) if arm.label == shared.arm.label]
+    return runner.worker(arm, name, share_first=False)
+
+
+def _read(file: Path) -> tuple[SiteSettings, Shared, Path]:
+    settings = load_site(file)
+    return settings, read_shared(file.parent / settings.study), file.parent / settings.work

@@ -1,0 +1,194 @@
+"""How a federation stands: a coordinator's folder in, tables for a person out.
+
+Read from what the run leaves on disk, so it needs no SuperLink and disturbs nobody.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedmedlora.errors import RunError
+from fedmedlora.evaluation.tables import Table
+from fedmedlora.federation.checkpoints import RECORD_FILE, round_name
+from fedmedlora.federation.deployment.journal import is_at_work, read_journal
+from fedmedlora.federation.deployment.layout import CoordinatorFolder
+from fedmedlora.federation.plan import RoundRecord, SiteRecord
+from fedmedlora.study.shared import read_shared
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a federation stands.
+
+    Attributes:
+        state: one word: not started, connecting, training, scoring, interrupted, done or failed.
+        sentences: for a person, in order.
+        tables: the sites now, and the complete rounds.
+    """
+
+    state: str
+    sentences: tuple[str, ...]
+    tables: tuple[Table, ...]
+
+
+def standing(root: Path, *, now: float | None = None) -> Standing:
+    """How the federation of a coordinator's folder stands.
+
+    Args:
+        root: the folder.
+        now: seconds since the epoch, for tests.
+
+    Raises:
+        RunError: a record cannot be read.
+        ConfigError: the folder is no coordinator's.
+    """
+    folder = CoordinatorFolder(root)
+    shared = read_shared(folder.study)
+    sites, rounds = tuple(shared.study.sites), shared.arm.study.federation.rounds
+    place = folder.run / "federation" / shared.arm.label
+    records = _records(place, rounds)
+    journal = read_journal(folder.run) or {}
+    state = _state(journal, folder)
+    clock = time.time() if now is None else now
+    sentences = [f"{shared.study.name}, {shared.arm.label}: {len(records)} of {rounds} rounds done"]
+    sentences += _now(state, journal, sites, clock=clock)
+    sentences += _left(state, journal, records, rounds, clock=clock)
+    tables = [_site_table(sites, records, journal, state)]
+    if records:
+        tables.append(_round_table(records))
+    return Standing(state, tuple(sentences), tuple(tables))
+
+
+def _records(place: Path, rounds: int) -> list[RoundRecord]:
+    found: list[RoundRecord] = []
+    for number in range(1, rounds + 1):
+        file = place / round_name(number) / RECORD_FILE
+        if not file.is_file():
+            break
+        try:
+            found.append(RoundRecord.from_dict(json.loads(file.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{file} cannot be read; `federation start` goes on from the round before it"
+            ) from error
+    return found
+
+
+def _state(journal: Mapping[str, Any], folder: CoordinatorFolder) -> str:
+    state = str(journal.get("state", "not started"))
+    if state in ("done", "failed", "not started") or is_at_work(folder.run):
+        return state
+    return "starting" if is_at_work(folder.state) else "interrupted"
+
+
+def _now(
+    state: str, journal: Mapping[str, Any], sites: Sequence[str], *, clock: float
+) -> list[str]:
+    if state in ("training", "scoring"):
+        answered = journal.get("answered", {})
+        missing = [site for site in sites if site not in answered]
+        told = f"round {journal.get('round')}, {state} for {_long(clock - journal['since'])}: "
+        return [told + f"{len(answered)} answered, not yet: {', '.join(missing) or 'none'}"]
+    if state == "connecting":
+        missing = journal.get("missing", sites)
+        return [f"waiting for {', '.join(missing)}, for {_long(clock - journal['since'])}"]
+    if state == "failed":
+        return [f"failed: {journal.get('reason')}; `fedmedlora federation start` goes on"]
+    if state == "interrupted":
+        return ["interrupted; `fedmedlora federation start` goes on"]
+    return [state]
+
+
+def _left(
+    state: str,
+    journal: Mapping[str, Any],
+    records: Sequence[RoundRecord],
+    rounds: int,
+    *,
+    clock: float,
+) -> list[str]:
+    """How long still, from the median of the rounds so far."""
+    if state not in ("training", "scoring") or not records:
+        return []
+    usual = statistics.median(record.seconds for record in records)
+    begun = clock - float(journal.get("round_since", clock))
+    left = max(usual - begun, 0.0) + usual * (rounds - len(records) - 1)
+    return [f"about {_long(left)} left, at {_long(usual)} a round"]
+
+
+def _site_table(
+    sites: Sequence[str],
+    records: Sequence[RoundRecord],
+    journal: Mapping[str, Any],
+    state: str,
+) -> Table:
+    rows = []
+    for site in sites:
+        last = records[-1].sites[site] if records else None
+        rows.append((site, _doing(site, journal, state), *_facts(last)))
+    headers = (
+        "site", "now", "last round", "examples", "weight", "loss", "validation loss", "MB up",
+        "seconds",
+    )  # fmt: skip
+    return Table("Sites", headers, tuple(rows), left=3)
+
+
+def _doing(site: str, journal: Mapping[str, Any], state: str) -> str:
+    if state in ("training", "scoring"):
+        return "answered" if site in journal.get("answered", {}) else "at work or not there"
+    if state == "connecting":
+        return "not there" if site in journal.get("missing", ()) else "?"
+    return "–"
+
+
+def _facts(record: SiteRecord | None) -> tuple[str, ...]:
+    if record is None:
+        return ("–",) * 7
+    status = record.status if record.reason is None else f"{record.status}: {record.reason}"
+    return (
+        status,
+        str(record.examples),
+        f"{record.weight:.3f}",
+        _loss(record.loss_last),
+        _loss(record.validation_loss),
+        f"{record.bytes_up / 1e6:.3f}",
+        f"{record.seconds:.0f}",
+    )
+
+
+def _round_table(records: Sequence[RoundRecord]) -> Table:
+    rows = []
+    for record in records:
+        good = [site for site in record.sites.values() if site.status == "ok"]
+        losses = [site.loss_last for site in good if site.loss_last is not None]
+        absent = [name for name, site in record.sites.items() if site.status != "ok"]
+        rows.append(
+            (
+                str(record.round),
+                ", ".join(absent) or "none",
+                str(len(good)),
+                _loss(statistics.fmean(losses) if losses else None),
+                f"{record.seconds:.0f}",
+                (record.adapter_sha256 or "")[:12],
+            )
+        )
+    headers = ("round", "without", "sites", "mean loss", "seconds", "adapter")
+    return Table("Complete rounds", headers, tuple(rows), left=2)
+
+
+def _loss(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _long(seconds: float) -> str:
+    if seconds < 120:
+        return f"{max(seconds, 0):.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,54 @@
+"""A study over real processes and TLS ends with the adapter that one machine makes of it."""
+
+import shutil
+
+import pytest
+from deployment_toys import command, found, running, said, study_of, wait_until
+
+from fedmedlora.federation.deployment.journal import read_journal
+from fedmedlora.model.adapter_files import read_adapter
+from fedmedlora.study.arms import study_arms
+from fedmedlora.study.data import load_data
+from fedmedlora.study.methods import MethodRunner
+
+HAS_NGINX = shutil.which("nginx") is not None
+
+
+def on_one_machine(study, folder):
+    """The adapter of the study's federation, by the in-process engine."""
+    runner = MethodRunner(study, load_data(study), folder, lambda kind, facts: None)
+    [arm] = study_arms(study)
+    return runner.train(arm)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "none",
+        pytest.param(
+            "nginx",
+            marks=pytest.mark.skipif(not HAS_NGINX, reason="nginx is not installed here"),
+        ),
+    ],
+)
+def test_a_study_over_machines_ends_with_the_adapter_of_one_machine(tmp_path, proxy):
+    rounds = 1 if proxy == "none" else 2
+    study = study_of(federation_rounds=rounds)
+    made, hospitals = found(tmp_path, study, proxy=proxy)
+    log = tmp_path / "coordinator.command.log"
+    coordinator = command("federation", "start", made.folder, log=log)
+    try:
+        registered = [made.folder / "state" / "registered" / one.name for one in hospitals]
+        wait_until(lambda: all(p.exists() for p in registered), seconds=120, what="registration")
+        with running(hospitals, logs=tmp_path):
+            code = coordinator.wait(timeout=300)
+    finally:
+        coordinator.terminate()
+        coordinator.wait()
+    assert code == 0, said(tmp_path)
+    expected = on_one_machine(study, tmp_path / "alone")
+    adapter = read_adapter(made.folder / "run" / "adapters" / "fed-medlora")
+    assert adapter.sha256 == expected.adapter.sha256
+    journal = read_journal(made.folder / "run")
+    assert (journal["state"], journal["complete"]) == ("done", rounds)

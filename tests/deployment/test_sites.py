@@ -1,0 +1,208 @@
+"""A site by itself: its settings, the check before it joins, whom it answers."""
+
+import json
+import ssl
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import yaml
+from deployment_toys import found, study_of
+
+from fedmedlora.cli import run_command
+from fedmedlora.config import load_study
+from fedmedlora.errors import ConfigError
+from fedmedlora.federation import wire
+from fedmedlora.federation.client import client_app
+from fedmedlora.federation.deployment.reaching import reach
+from fedmedlora.federation.flower import Context, Message, RecordDict, TaskIdentity
+from fedmedlora.model.packing import pack
+from fedmedlora.study.checking import check_site
+from fedmedlora.study.data import load_data
+from fedmedlora.study.flower_app import client
+from fedmedlora.study.hosting import site_desk, site_worker
+from fedmedlora.study.shared import shared_text
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory):
+    return found(tmp_path_factory.mktemp("federation"), study_of())
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Stands for a SuperLink: refuses a request that nobody signed, or answers as it is told."""
+
+    status, date = 401, None
+
+    def do_POST(self):
+        self.send_response_only(self.status)
+        self.send_header("Date", self.date or self.date_time_string())
+        self.end_headers()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def superlink(federation):
+    """Starts something over TLS where the sites look for their coordinator."""
+    made, hospitals = federation
+    servers = []
+
+    def start(*, keys=made.folder / "keys", **told):
+        port = int(yaml.safe_load(hospitals[0].settings.read_text())["coordinator"].split(":")[1])
+        server = ThreadingHTTPServer(("127.0.0.1", port), type("Told", (Answers,), told))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(keys / "server.pem", keys / "server.key")
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def states(file):
+    return {check.what: check.state for check in check_site(file)}
+
+
+def changed(settings, folder, **keys):
+    """A site's folder with other settings."""
+    for path in settings.parent.rglob("*"):
+        if path.is_file():
+            place = folder / path.relative_to(settings.parent)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(path.read_bytes())
+            place.chmod(0o600)
+    content = {**yaml.safe_load(settings.read_text()), **keys}
+    (folder / "site.yaml").write_text(yaml.safe_dump(content))
+    return folder / "site.yaml"
+
+
+def test_a_site_that_is_ready_passes_every_check(federation, superlink, capsys):
+    _, [icu, *_] = federation
+    superlink()
+    found = states(icu.settings)
+    assert {what for what, state in found.items() if state != "ok"} == set()
+    assert {"notes", "groups", "backbone", "tokenizer", "device", "memory", "TLS", "clock"} <= set(
+        found
+    )
+    assert run_command(["site", "check", str(icu.settings)]) == 0
+
+
+def test_without_a_coordinator_the_check_says_what_to_allow(federation, capsys):
+    _, [icu, *_] = federation
+    assert run_command(["site", "check", str(icu.settings)]) == 1
+    out = capsys.readouterr().out
+    assert "allow this machine to open connections to localhost:" in out
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"status": 502}, {"connection": "unsure", "clock": "ok"}),
+        ({"status": 404}, {"connection": "wrong", "clock": "ok"}),
+        ({"date": "Thu, 01 Jan 2026 00:00:00 GMT"}, {"connection": "ok", "clock": "wrong"}),
+    ],
+)
+def test_what_answers_instead_of_the_superlink_is_told_apart(federation, superlink, told, expected):
+    _, [icu, *_] = federation
+    superlink(**told)
+    found = states(icu.settings)
+    assert {what: found[what] for what in expected} == expected
+
+
+def test_a_certificate_of_another_authority_is_refused(federation, superlink, tmp_path):
+    _, [icu, *_] = federation
+    other, _ = found(tmp_path, study_of())
+    superlink(keys=other.folder / "keys")
+    assert states(icu.settings)["TLS"] == "wrong"
+    settings = yaml.safe_load(icu.settings.read_text())
+    assert reach(settings["coordinator"], icu.settings.parent / "ca.pem").status is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "wrong"),
+    [
+        ({"notes": {"train": "a.jsonl", "validation": "b.jsonl", "test": "c.jsonl"}}, "notes"),
+        ({"notes": {}}, "settings"),
+        ({"name": "nobody"}, "settings"),
+        ({"treads": 2}, "settings"),
+        ({"study": "missing.yaml"}, "settings"),
+        ({"backbone": "/nowhere"}, "backbone"),
+        ({"device": "7"}, "device"),
+    ],
+)
+def test_what_a_site_lacks_is_named(federation, tmp_path, keys, wrong, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the check sets it
+    _, [icu, *_] = federation
+    assert states(changed(icu.settings, tmp_path, **keys))[wrong] == "wrong"
+
+
+def test_another_backbone_than_the_coordinators_is_found(federation, tmp_path):
+    _, [icu, *_] = federation
+    file = changed(icu.settings, tmp_path)
+    told = json.loads((tmp_path / "expected.json").read_text())
+    (tmp_path / "expected.json").write_text(json.dumps({**told, "backbone": "0" * 64}))
+    found = {check.what: check for check in check_site(file)}
+    assert found["backbone"].state == "wrong"
+    assert "000000000000" in found["backbone"].found
+
+
+def test_a_private_key_that_others_may_read_is_found(federation, tmp_path):
+    _, [icu, *_] = federation
+    file = changed(icu.settings, tmp_path)
+    (tmp_path / "keys" / "signing.key").chmod(0o644)
+    assert states(file)["keys/signing.key"] == "wrong"
+
+
+def test_a_site_trains_as_it_would_on_one_machine_with_all(federation):
+    _, [icu, *_] = federation
+    worker = site_worker(icu.settings, "icu")
+    assert worker.name == "icu"
+    assert worker.settings.steps == 2
+
+
+def request_of(content):
+    """A message as a SuperNode hands it to its ClientApp."""
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 0, 0
+    message = Message(content, 1, "train")
+    message.metadata.__dict__["_message_id"] = "1"
+    return message
+
+
+def asked(desk, run):
+    """What a site answers to a request of a run."""
+    worker = desk.worker("icu")
+    initial = worker._bench.initial
+    call = wire.Call(run, 1, initial.manifest.to_json(), "bf16")
+    content = wire.request(call, wire.adapter_arrays(pack(initial, "bf16")))
+    context = Context(1, 1, {"site": "icu"}, RecordDict(), {})
+    return client_app(desk)(request_of(content), context).content[wire.CONFIG]
+
+
+def test_a_request_of_another_study_file_is_refused(federation):
+    _, [icu, *_] = federation
+    desk = site_desk(icu.settings)
+    refused = asked(desk, "toy/fed-medlora@" + "0" * 64)
+    assert (refused["status"], refused["code"]) == ("failed", "config")
+    assert asked(desk, desk.run)["status"] == "ok"
+
+
+def test_wrong_settings_are_told_without_their_text(tmp_path, capsys):
+    (tmp_path / "site.yaml").write_text("name: Mrs Zyxwvut\n")
+    node = {"settings": str(tmp_path / "site.yaml")}
+    reply = client(request_of(RecordDict()), Context(1, 1, node, RecordDict(), {}))
+    assert not reply.has_error()
+    told = dict(reply.content[wire.CONFIG])
+    assert told["code"] == "config"
+    assert "Zyxwvut" not in repr(told)
+    assert "Zyxwvut" in capsys.readouterr().err  # at the site
+
+
+def test_a_run_on_one_machine_says_that_notes_are_elsewhere(tmp_path):
+    (tmp_path / "study.yaml").write_text(shared_text(study_of()))
+    with pytest.raises(ConfigError, match=r"sites\.icu: its notes are not here"):
+        load_data(load_study(tmp_path / "study.yaml"))
