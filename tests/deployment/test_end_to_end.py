@@ -5,6 +5,7 @@ import shutil
 import pytest
 from deployment_toys import command, found, running, said, study_of, wait_until
 
+from fedmedlora.cli import run_command
 from fedmedlora.federation.deployment.journal import read_journal
 from fedmedlora.model.adapter_files import read_adapter
 from fedmedlora.study.arms import study_arms
@@ -32,9 +33,9 @@ def on_one_machine(study, folder):
         ),
     ],
 )
-def test_a_study_over_machines_ends_with_the_adapter_of_one_machine(tmp_path, proxy):
+def test_a_study_over_machines_ends_with_the_adapter_of_one_machine(tmp_path, proxy, capsys):
     rounds = 1 if proxy == "none" else 2
-    study = study_of(federation_rounds=rounds)
+    study = study_of(federation_rounds=rounds, federation_keep_replies=True)
     made, hospitals = found(tmp_path, study, proxy=proxy)
     log = tmp_path / "coordinator.command.log"
     coordinator = command("federation", "start", made.folder, log=log)
@@ -50,5 +51,17 @@ def test_a_study_over_machines_ends_with_the_adapter_of_one_machine(tmp_path, pr
     expected = on_one_machine(study, tmp_path / "alone")
     adapter = read_adapter(made.folder / "run" / "adapters" / "fed-medlora")
     assert adapter.sha256 == expected.adapter.sha256
-    journal = read_journal(made.folder / "run")
+    run = made.folder / "run"
+    # Every reply was signed by its site, and both ends' logs say the same of it.
+    assert run_command(["verify", str(run)]) == 0
+    both_ends = run / "federation" / "fed-medlora" / "audit.jsonl"
+    for one in hospitals:
+        log = one.settings.parent / "work" / f"{one.name}.audit.jsonl"
+        key = made.folder / "sites" / f"{one.name}.signing.pub"
+        checks = ["--check", "--key", str(key), "--against", str(both_ends)]
+        assert run_command(["site", "audit", str(log), *checks]) == 0
+    assert "3 of 3" in capsys.readouterr().out  # signed
+    journal = read_journal(run)
     assert (journal["state"], journal["complete"]) == ("done", rounds)
+    assert run_command(["federation", "status", str(made.folder)]) == 0
+    assert f"{rounds} of {rounds} rounds done" in capsys.readouterr().out
