@@ -109,7 +109,7 @@ def average(count: int) -> dict[str, float]:
 def sites(count: int) -> dict[str, float]:
     import numpy as np
 
-    from fedmedlora.federation.plan import FederationPlan, Order, SiteLosses, SiteUpdate
+    from fedmedlora.federation.plan import Declared, FederationPlan, Order, SiteLosses, SiteUpdate
     from fedmedlora.federation.run import run_federation
     from fedmedlora.model.adapter import Adapter, Manifest
 
@@ -122,6 +122,9 @@ def sites(count: int) -> dict[str, float]:
 
     class Idle:
         name = "idle"
+
+        def declared(self) -> Declared:
+            return Declared(10, 100)
 
         def train(self, adapter: Adapter, order: Order) -> SiteUpdate:
             return SiteUpdate(adapter, 10, 100, 1.0, 0.5, 0.0)

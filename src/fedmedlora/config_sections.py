@@ -198,13 +198,36 @@ class ServerConfig(Section):
     adaptivity: Annotated[float, Field(gt=0)] = 1e-3
 
 
+class ScreeningConfig(Section):
+    """See ``aggregation.outliers.ScreeningOptions``."""
+
+    norms: Literal["refuse", "flag", "off"] = "refuse"
+    directions: Literal["refuse", "flag", "off"] = "flag"
+    riders: Literal["refuse", "flag", "off"] = "flag"
+    largest_norm: Annotated[float, Field(gt=1)] = 10.0
+    smallest_norm: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    least_agreement: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    least_share: Annotated[float, Field(ge=-1, le=1)] = 0.1
+    same: Annotated[float, Field(gt=0, le=1)] = 0.98
+
+
+class RobustConfig(Section):
+    """See ``aggregation.robust.RobustOptions``."""
+
+    rule: Literal["none", "median", "trimmed-mean", "krum", "clip"] = "none"
+    malicious: Positive = 1
+    select: Positive | None = None
+    clip: Annotated[float, Field(gt=0)] = 1.0
+
+
 class FederationConfig(Section):
     """See ``federation.plan.FederationPlan``.
 
     ``engine``: the sites are called in the study's own process, or in those of Flower's simulation
     (``runtime.processes`` at a time; methods then run one after another). The results are equal.
-    ``proximal``: mu of fedprox. ``validation_rows``: so many of the examples made of validation
-    notes score the candidates of Fed-MedLoRA+, drawn once by the seed; all if not given.
+    ``deadline_seconds``: for the answers of one phase of a round; ``connect_seconds``: for sites to
+    join. ``proximal``: mu of fedprox. ``validation_rows``: so many of the examples made of
+    validation notes score the candidates of Fed-MedLoRA+, drawn once by the seed; all if not given.
     ``keep_replies``: what the sites sent is kept, so that ``fedmedlora verify`` can make every
     round again.
     """
@@ -217,6 +240,10 @@ class FederationConfig(Section):
     size: Literal["tokens", "examples"] = "tokens"
     wire: Literal["bf16", "fp32", "int8", "int4"] = "bf16"
     min_sites: Positive | None = None
+    deadline_seconds: Annotated[float, Field(gt=0)] | None = None
+    connect_seconds: Annotated[float, Field(gt=0)] = 120.0
+    screening: ScreeningConfig = ScreeningConfig()
+    robust: RobustConfig = RobustConfig()
     engine: Literal["in-process", "flower"] = "in-process"
     proximal: Annotated[float, Field(gt=0)] = 0.01
     keep_replies: bool = False

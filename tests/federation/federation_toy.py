@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fedmedlora.federation.plan import FederationPlan, SiteLosses, SiteUpdate
+from fedmedlora.federation.plan import Declared, FederationPlan, SiteLosses, SiteUpdate
 from fedmedlora.model.adapter import Adapter, Manifest
 
 A, B = "base_model.model.q.lora_A.weight", "base_model.model.q.lora_B.weight"
@@ -27,6 +27,10 @@ class ToySite:
 
     name: str
     rounds: list = field(default_factory=list)
+
+    def declared(self):
+        tokens = PULL[self.name][1]
+        return Declared(tokens // 10, tokens)
 
     def train(self, adapter, order):
         self.rounds.append(order.round)

@@ -21,6 +21,9 @@ MANY = tuple(f"site{number:02}" for number in range(20))
 class Same(ToySite):
     """Any name, one behaviour."""
 
+    def declared(self):
+        return ToySite("north").declared()
+
     def train(self, adapter, order):
         return ToySite("north").train(adapter, order)
 

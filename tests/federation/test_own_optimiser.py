@@ -15,7 +15,7 @@ from test_tagger_site import rows_of
 
 from fedmedlora.errors import AdapterError
 from fedmedlora.federation.own_optimiser import OwnOptimiser
-from fedmedlora.federation.plan import Order
+from fedmedlora.federation.plan import Declared, Order
 from fedmedlora.federation.site import AdapterSite, Workbench
 from fedmedlora.federation.tagger_site import TaggerSite
 from fedmedlora.model.backbone import Backbone
@@ -87,6 +87,13 @@ def test_two_rounds_with_one_optimiser_are_one_long_round(kind, tmp_path):
 
     assert far(whole, halves(OwnOptimiser(tmp_path / "kept"))) < 1e-6
     assert far(whole, halves(None)) > 1e-4
+
+
+def test_a_site_declares_what_its_rounds_report(kind):
+    make, start = kind
+    site = make(steps=1)
+    update = site.train(start, Order(1))
+    assert site.declared() == Declared(update.examples, update.tokens)
 
 
 def test_a_round_made_again_is_the_same_whatever_came_after(kind, tmp_path):

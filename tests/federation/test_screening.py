@@ -1,10 +1,11 @@
 """What comes from a site is not believed: malformed, forged, repeated and missing replies."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from federation_toy import MANIFEST, SITES, plan, sites, start
+from federation_toy import MANIFEST, SITES, ToySite, plan, sites, start
 
 from fedmedlora.aggregation.methods import ServerState
 from fedmedlora.errors import FederationError
@@ -22,6 +23,7 @@ from fedmedlora.federation.flower import (
     to_bytes,
 )
 from fedmedlora.federation.grid import CountedGrid, InProcessGrid, SequentialSwitch
+from fedmedlora.federation.plan import Declared
 from fedmedlora.federation.strategy import RoundStrategy
 
 SOUTH = 2  # its node
@@ -147,6 +149,74 @@ def test_a_malformed_reply_ends_a_run_that_needs_all_sites(monkeypatch, tmp_path
         run_tampered(monkeypatch, tmp_path, CHANGES["zero examples"], min_sites=None)
 
 
+@pytest.mark.parametrize(("name", "most"), [("examples", 20), ("tokens", 200)])
+def test_a_reply_above_what_its_site_declared_is_refused_with_both_numbers(
+    monkeypatch, tmp_path, name, most
+):
+    south = run_tampered(monkeypatch, tmp_path, set_metric(name, most + 1))["south"]
+    assert south.status == "refused"
+    assert (
+        south.reason == f"it counts {most + 1} {name}, and declared {most} at most when it joined"
+    )
+    assert south.declared == {"examples": 20, "tokens": 200}
+
+
+def test_what_was_declared_is_the_most_and_less_is_good(monkeypatch, tmp_path):
+    south = run_tampered(monkeypatch, tmp_path, set_metric("tokens", 150))["south"]
+    assert (south.status, south.tokens) == ("ok", 150)
+
+
+@pytest.mark.parametrize("examples", [None, 0, -3, 1.5])
+def test_a_site_that_declares_no_size_is_asked_again_and_not_counted(
+    monkeypatch, tmp_path, examples
+):
+    asked = []
+
+    def change(content):
+        asked.append(content)
+        content[wire.METRICS] = MetricRecord({"examples": examples or 0, "tokens": 200})
+        if examples is None:
+            content.pop(wire.METRICS)
+
+    south = run_tampered(monkeypatch, tmp_path, change, kind="query.introduce", rounds=2)["south"]
+    assert (south.status, south.declared) == ("refused", {})
+    assert "did not declare" in south.reason
+    assert len(asked) == 3  # joining, and before each round
+
+
+class Growing(ToySite):
+    """Declares more each time that it is asked."""
+
+    times = 0
+
+    def declared(self):
+        self.times += 1
+        return Declared(20 * self.times, 200 * self.times)
+
+    def train(self, adapter, order):
+        return replace(super().train(adapter, order), tokens=200 * self.times)
+
+
+def test_a_site_that_comes_back_is_held_to_what_it_first_declared(tmp_path):
+    class Renumbered(InProcessGrid):
+        """South is node 2 in round 1, and node 4 after it."""
+
+        asked = 0
+
+        def get_node_ids(self):
+            return [1, 3, 4] if self.asked else [1, 2, 3]
+
+        def push_messages(self, messages):
+            messages = list(messages)
+            self.asked += any(message.metadata.message_type == "train" for message in messages)
+            return super().push_messages(messages)
+
+    workers = sites(south=Growing("south"))
+    rounds = run_on(Renumbered, tmp_path, rounds=2, desk=Desk4(SITES, workers))
+    assert [sites["south"].status for sites in rounds] == ["ok", "refused"]
+    assert "counts 400 tokens, and declared 200" in rounds[1]["south"].reason
+
+
 def test_losses_that_are_not_finite_are_recorded_as_unknown(monkeypatch, tmp_path):
     records = run_tampered(monkeypatch, tmp_path, set_metric("loss_last", math.nan))
     assert records["south"].status == "ok"
@@ -186,13 +256,13 @@ def test_malformed_scores_are_left_out(monkeypatch, tmp_path, change):
 # Grids on which sites are missing, late or doubled
 
 
-def run_on(grid, folder, *, workers=None, told=None, **changes):
+def run_on(grid, folder, *, workers=None, told=None, desk=None, **changes):
     on_event = None if told is None else lambda kind, **facts: told.append(kind)
     a_plan = plan(**{"rounds": 1, "min_sites": 2, "connect_s": 0.1, **changes})
     strategy = RoundStrategy(
         a_plan, start(), Progress(ServerState(start().tensors)), folder=folder, on_event=on_event
     )
-    switch = SequentialSwitch(Desk(SITES, workers or sites()))
+    switch = SequentialSwitch(desk or Desk(SITES, workers or sites()))
     counted = CountedGrid(grid(switch, nodes=3))
     first = strategy.begin(counted)
     strategy.start(counted, first, num_rounds=a_plan.rounds, timeout=a_plan.timeout_s)
@@ -262,6 +332,101 @@ def test_a_site_that_connects_later_takes_part_from_then_on(tmp_path):
 def test_a_site_that_leaves_is_absent_from_then_on(tmp_path):
     rounds = run_on(SouthGone, tmp_path, rounds=2)
     assert [sites["south"].status for sites in rounds] == ["ok", "absent"]
+
+
+class SouthLateByARound(InProcessGrid):
+    """South's answer to the training of round 1 is there when round 2's is asked for."""
+
+    asked = 0
+    held = None
+
+    def push_messages(self, messages):
+        messages = list(messages)
+        self.asked += any(message.metadata.message_type == "train" for message in messages)
+        return super().push_messages(messages)
+
+    def pull_messages(self, message_ids):
+        wanted = set(message_ids)
+        if self.held is not None and self.held.metadata.reply_to_message_id in wanted:
+            if self.asked == 2:
+                late, self.held = self.held, None
+                return [late]
+            wanted.discard(self.held.metadata.reply_to_message_id)
+        replies = list(super().pull_messages(wanted))
+        if self.asked == 1 and replies and replies[0].metadata.src_node_id == SOUTH:
+            self.held = replies[0]
+            return []
+        return replies
+
+
+def test_an_answer_after_the_deadline_is_named_in_the_next_round_and_counted_in_none(tmp_path):
+    told = []
+    rounds = run_on(SouthLateByARound, tmp_path, rounds=3, timeout_s=0.5, told=told)
+    assert [sites["south"].status for sites in rounds] == ["absent", "ok", "ok"]
+    assert rounds[0]["south"].reason == "no answer"
+    assert [dict(sites["south"].late) for sites in rounds] == [{}, {"train": 1}, {}]
+    assert told.count("late") == 1
+    # Round 2 is what the sites make of round 1 without south: each weight is that of its tokens.
+    assert [rounds[1][name].weight for name in SITES] == [0.125, 0.25, 0.625]
+    assert rounds[0]["south"].weight == 0
+
+
+class SouthAway(InProcessGrid):
+    """South is gone in round 2, and there again under another number in round 3."""
+
+    asked = 0
+
+    def get_node_ids(self):
+        return [[1, 2, 3], [1, 3], [1, 3, 4]][min(self.asked, 2)]
+
+    def push_messages(self, messages):
+        messages = list(messages)
+        numbers = [int(message.metadata.group_id or 0) for message in messages]
+        self.asked = max(self.asked, *numbers)
+        return super().push_messages(messages)
+
+
+class Desk4(Desk):
+    """Node 4 speaks for south."""
+
+    def site(self, context):
+        return "south" if context.node_id == 4 else super().site(context)
+
+
+def test_a_site_that_comes_back_takes_part_again(tmp_path):
+    rounds = run_on(SouthAway, tmp_path, rounds=3, desk=Desk4(SITES, sites()))
+    assert [sites["south"].status for sites in rounds] == ["ok", "absent", "ok"]
+
+
+def test_a_round_waits_for_its_quorum_to_come_back(tmp_path):
+    class Slow(SouthAway):
+        """Gone when round 2 begins, for a while."""
+
+        looked = 0
+
+        def get_node_ids(self):
+            self.looked += self.asked
+            return [1, 2, 3] if self.looked in (0, *range(4, 1000)) else [1, 3]
+
+    rounds = run_on(Slow, tmp_path, rounds=2, min_sites=3, connect_s=30.0)
+    assert [sites["south"].status for sites in rounds] == ["ok", "ok"]
+
+
+def test_a_quorum_that_stays_away_ends_the_run_which_can_be_resumed(tmp_path):
+    with pytest.raises(FederationError, match="round 2: 2 of 3 sites trained, 3 are needed"):
+        run_on(SouthGone, tmp_path, rounds=2, min_sites=3)
+    a_plan = plan(rounds=2, min_sites=3, connect_s=0.1)
+    begun = run_module.run_federation(
+        plan(rounds=1, min_sites=3), start(), workers=sites(), folder=tmp_path / "1"
+    )
+    assert (tmp_path / "round-0001").is_dir()
+    assert (tmp_path / "round-0002.failed.json").is_file()
+    again = run_module.run_federation(
+        a_plan, start(), workers=sites(), folder=tmp_path / "1", resume=True
+    )
+    assert again.records[0] == begun.records[0]
+    whole = run_module.run_federation(a_plan, start(), workers=sites(), folder=tmp_path / "whole")
+    assert again.adapter.sha256 == whole.adapter.sha256
 
 
 def test_too_few_sites_connected_end_the_run(tmp_path):

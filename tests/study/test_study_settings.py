@@ -313,6 +313,15 @@ def test_few_notes_are_always_among_more_of_them(tmp_path):
         ("scaling.sites=[99]", "99"),
         ("variants.x.set={federation.rounds: 0}", "federation.rounds"),
         ("seeds=[1, 1]", "one is named twice"),
+        (
+            "methods=[{method: fedex-lora, set: {federation.robust.rule: clip}}]",
+            "fedex-lora does not average what sites send",
+        ),
+        (
+            "methods=[fedex-lora, {method: fed-medlora, set: {federation.robust.rule: krum}}]",
+            "5 are needed",
+        ),
+        ("methods=[{method: rolora, set: {federation.screening.same: 2}}]", "screening.same"),
     ],
 )
 def test_what_a_study_asks_wrongly_is_said_before_anything_runs(tmp_path, setting, said):

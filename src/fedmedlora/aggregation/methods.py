@@ -5,6 +5,7 @@ A new one is a function ``(before, replies, layout) -> ServerState`` and a line 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmedlora.aggregation.average import average_factors
+from fedmedlora.aggregation.columns import Columns
 from fedmedlora.aggregation.exact import Array, add_pairs, residual_pair
 from fedmedlora.aggregation.mixed_rank import combine_ranks
+from fedmedlora.aggregation.robust import BY_COLUMN, RobustOptions, centre_of
 from fedmedlora.aggregation.server_optimiser import ServerOptions, adam_step, momentum_step
 from fedmedlora.aggregation.weights import data_size_weights, utility_weights
 
@@ -46,11 +49,16 @@ class Replies:
         states: K mappings of tensor name to array; may be lazy.
         weights: K weights p_k that sum to 1.
         scales: K scales alpha_k / r_k.
+        columns: the states again, flat, each in the order of ``shapes``; for rules that need all
+            of them at once.
+        shapes: (name, shape) of a state's tensors.
     """
 
     states: Iterable[State]
     weights: Sequence[float]
     scales: Sequence[float]
+    columns: Columns | None = None
+    shapes: Sequence[tuple[str, tuple[int, ...]]] = ()
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,7 @@ class Layout:
         scale: its alpha / rank.
         round: from 1.
         server: how the server steps, for methods that average or adapt.
+        robust: what stands for the average, for the same.
     """
 
     pairs: Sequence[tuple[str, str]]
@@ -70,11 +79,24 @@ class Layout:
     scale: float
     round: int
     server: ServerOptions = field(default_factory=ServerOptions)
+    robust: RobustOptions = field(default_factory=RobustOptions)
+
+
+def _centre(replies: Replies, layout: Layout) -> State:
+    """The average of what was sent, or what stands for it."""
+    if layout.robust.rule not in BY_COLUMN:
+        return average_factors(replies.states, replies.weights)
+    if replies.columns is None:
+        raise ValueError(f"{layout.robust.rule} needs the replies' columns")
+    flat = centre_of(replies.columns, layout.robust)
+    ends = np.cumsum([math.prod(shape) for _, shape in replies.shapes])
+    parts = np.split(flat, ends[:-1])
+    return {n: part.reshape(s) for (n, s), part in zip(replies.shapes, parts, strict=True)}
 
 
 def step_to_average(before: ServerState, replies: Replies, layout: Layout) -> ServerState:
     """The average of what was sent, or a step of the server's towards it; the rest stays."""
-    average = average_factors(replies.states, replies.weights)
+    average = _centre(replies, layout)
     if layout.server.is_average:
         return ServerState({**before.factors, **average})
     after, memory = momentum_step(before.factors, average, before.memory, layout.server)
@@ -124,7 +146,7 @@ def refactor(before: ServerState, replies: Replies, layout: Layout) -> ServerSta
 
 def adapt(before: ServerState, replies: Replies, layout: Layout) -> ServerState:
     """FedAdam."""
-    average = average_factors(replies.states, replies.weights)
+    average = _centre(replies, layout)
     after, memory = adam_step(
         before.factors, average, before.memory, layout.server, round=layout.round
     )
@@ -156,6 +178,11 @@ class Method:
     def scored(self) -> bool:
         """Whether every site's adapter must be scored on validation notes first."""
         return self.weights == "utility"
+
+    @property
+    def averages(self) -> bool:
+        """Whether it goes to the average of what was sent, or towards it."""
+        return self.combine in (step_to_average, adapt)
 
     def returns(self, round: int) -> Part:
         """The factors that a site sends back."""

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmedlora.aggregation.methods import ServerState
+from fedmedlora.aggregation.methods import ServerState, State
 from fedmedlora.durable import clear_leftovers, new_folder, replace_bytes, write_bytes
 from fedmedlora.errors import AdapterError, RunError
 from fedmedlora.federation.contributions import (
@@ -204,6 +204,18 @@ def _read_server(path: Path, digest: str | None) -> dict[str, dict[str, NDArray[
         part, _, plain = name.partition("/")
         found[part][plain] = tensor
     return found
+
+
+def factors_after(folder: Path, number: int, initial: Adapter) -> State | None:
+    """The global factors after a complete round, or at the beginning (0); None if not there.
+
+    Raises:
+        AdapterError: they cannot be read.
+    """
+    if number == 0:
+        return initial.tensors
+    place = folder / round_name(number) / ADAPTER_FOLDER
+    return read_adapter(place).tensors if place.is_dir() else None
 
 
 def write_failed_round(folder: Path, record: RoundRecord) -> None:

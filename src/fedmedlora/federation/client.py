@@ -19,7 +19,7 @@ from fedmedlora.federation import wire
 from fedmedlora.federation.adapter_parts import adapter_part
 from fedmedlora.federation.audit import AuditLog
 from fedmedlora.federation.ends import SiteEnd
-from fedmedlora.federation.flower import ClientApp, ConfigRecord, Context, Message, RecordDict
+from fedmedlora.federation.flower import ClientApp, Context, Message, RecordDict
 from fedmedlora.federation.own_rounding import OwnRounding
 from fedmedlora.federation.own_rounds import own_folder
 from fedmedlora.federation.plan import SiteWorker, Workers
@@ -128,7 +128,13 @@ def client_app(desk: Desk) -> ClientApp:
 
 
 def _introduce(content: RecordDict, desk: Desk, site: str) -> RecordDict:
-    return RecordDict({wire.CONFIG: ConfigRecord({"site": site})})
+    """Who this is, and how much it trains on; a site that cannot say will not be able to train."""
+    declared = None
+    try:
+        declared = desk.worker(site).declared()
+    except Exception as error:  # any: see _guarded
+        _log(desk.logs, site, error)
+    return wire.introduction(site, declared)
 
 
 def _train(content: RecordDict, desk: Desk, site: str) -> RecordDict:

@@ -177,6 +177,13 @@ class CoordinatorEnd:
         if (phase, site) in self._heard:
             self._note("received", site, phase, round=round, status=status, reason=reason)
 
+    def record_late(self, site: str, *, phase: Phase, round: int) -> None:
+        """Log that a reply came after its round's deadline; errors as of ``record``."""
+        if self._log is not None:
+            reason = "it came after the deadline of its round"
+            told = {"site": site, "run": self._run, "phase": phase, "round": round}
+            self._log.append("received", **told, status="refused", reason=reason)
+
     def _note(self, kind: Any, site: str, phase: Phase, **facts: Any) -> None:
         heard = self._heard.pop((phase, site), {})
         if self._log is not None:

@@ -22,6 +22,7 @@ from fedmedlora.federation.flower import (
     Context,
     Grid,
     Message,
+    Metadata,
     RecordDict,
     Run,
     TaskIdentity,
@@ -179,8 +180,12 @@ class Exchange:
 class CountedGrid(_MessageGrid):
     """Any Grid, with the bytes of every message counted, and a way to stop waiting.
 
+    A reply that comes after its ``send_and_receive`` has ended is told to ``on_late`` and given to
+    nobody.
+
     Attributes:
         exchanges: node id -> bytes of the latest ``send_and_receive``.
+        on_late: told the metadata of a request whose reply came late.
 
     Args:
         grid: the Grid.
@@ -202,6 +207,9 @@ class CountedGrid(_MessageGrid):
         self._stop = stop or threading.Event()
         self._on_reply = on_reply
         self.exchanges: dict[int, Exchange] = {}
+        self.on_late: Callable[[Metadata], None] | None = None
+        self._asked: dict[str, Metadata] = {}
+        self._late: set[str] = set()
 
     def set_run(self, run: Run) -> None:
         """Pass the run on."""
@@ -211,6 +219,11 @@ class CountedGrid(_MessageGrid):
     def run(self) -> Run:
         """The inner Grid's run."""
         return self._grid.run
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the inner Grid calls the sites itself, so that all are waited for."""
+        return hasattr(self._grid, "at_once")
 
     def get_node_ids(self) -> Iterable[int]:
         """The inner Grid's nodes, in ascending order."""
@@ -246,11 +259,13 @@ class CountedGrid(_MessageGrid):
         left = iter(messages)
         started = time.monotonic()
         pending: set[str] = set()
+        self._drop_late()
+        self._asked = {n: asked for n, asked in self._asked.items() if n in self._late}
         self.exchanges = {}
         while timeout is None or time.monotonic() - started < timeout:
             pending |= self._push(islice(left, at_once and at_once - len(pending)))
             if not pending:
-                return
+                break
             if self._stop.is_set():
                 raise RunStopped("the run was stopped before all sites had answered")
             got = self._pull(pending, started)
@@ -259,6 +274,20 @@ class CountedGrid(_MessageGrid):
                 time.sleep(self._poll_s)
         # What came in time may have waited while others were looked at.
         yield from self._pull(pending, started)
+        self._late |= pending
+        self._drop_late()
+
+    def _drop_late(self) -> None:
+        """Take what came too late from the inner Grid, and tell of it."""
+        if not self._late:
+            return
+        for reply in self._grid.pull_messages(set(self._late)):
+            number = reply.metadata.reply_to_message_id
+            self._late.discard(number)
+            asked = self._asked.get(number)
+            # An error says that it is not there any more.
+            if asked is not None and not reply.has_error() and self.on_late is not None:
+                self.on_late(asked)
 
     def _push(self, messages: Iterable[Message]) -> set[str]:
         requests = list(messages)
@@ -269,6 +298,7 @@ class CountedGrid(_MessageGrid):
         for message in requests:
             node = message.metadata.dst_node_id
             self.exchanges[node] = Exchange(len(to_bytes(message)), 0)
+            self._asked[message.metadata.message_id] = message.metadata
         return ids
 
     def _pull(self, pending: set[str], started: float) -> list[Message]:

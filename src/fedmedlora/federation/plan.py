@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 from fedmedlora.aggregation.methods import METHODS, Part
+from fedmedlora.aggregation.outliers import ScreeningOptions
+from fedmedlora.aggregation.robust import RobustOptions
 from fedmedlora.aggregation.server_optimiser import ServerOptions
 from fedmedlora.errors import ConfigError
 from fedmedlora.federation.signing import is_public_key
@@ -39,6 +41,8 @@ class FederationPlan:
         ranks: (site, rank, alpha) of sites whose adapters have ranks of their own, no larger than
             the global adapter's; for methods that can combine them.
         server: how the server steps towards the average; by default all the way.
+        screening: which well-formed replies are suspect, and what becomes of them.
+        robust: what stands for the average, for methods that average.
         min_sites: fewer good replies than this end the run; ``None`` is all sites.
         base_model: name or path of the backbone, written into saved adapters.
         processes: worker processes for the sites; 1 calls them in this process, one after
@@ -66,6 +70,8 @@ class FederationPlan:
     seed: int = 0
     ranks: tuple[tuple[str, int, float], ...] = ()
     server: ServerOptions = field(default_factory=ServerOptions)
+    screening: ScreeningOptions = field(default_factory=ScreeningOptions)
+    robust: RobustOptions = field(default_factory=RobustOptions)
     min_sites: int | None = None
     base_model: str = ""
     processes: int = 1
@@ -90,6 +96,12 @@ class FederationPlan:
             "ranks (the method has one for all sites)": not self.ranks
             or self.method not in METHODS
             or METHODS[self.method].mixed_ranks,
+            "robust (the method does not average)": self.robust.rule == "none"
+            or self.method not in METHODS
+            or METHODS[self.method].averages,
+            f"robust ({self.robust.least_sites} sites or more are needed)": self.robust.fits(
+                len(self.sites), quorum=self.quorum
+            ),
             "min_sites": self.min_sites is None or 1 <= self.min_sites <= len(self.sites),
             "processes": self.processes >= 1,
             "public_keys (one for every site, or none)": not self.public_keys
@@ -111,8 +123,9 @@ class FederationPlan:
 
     @property
     def ttl_s(self) -> float:
-        """How long a message stays valid, in seconds: the time limit, or a week if none is set."""
-        return 7 * 24 * 3600.0 if self.timeout_s is None else self.timeout_s
+        """How long a message stays valid, in seconds: twice the time limit, so that answers that
+        come a little late are known of; a week if there is none."""
+        return 7 * 24 * 3600.0 if self.timeout_s is None else 2 * self.timeout_s
 
 
 @dataclass(frozen=True)
@@ -159,6 +172,19 @@ class SiteUpdate:
 
 
 @dataclass(frozen=True)
+class Declared:
+    """The most that a site trains on in one round, said when it joins.
+
+    Attributes:
+        examples: > 0.
+        tokens: > 0.
+    """
+
+    examples: int
+    tokens: int
+
+
+@dataclass(frozen=True)
 class SiteLosses:
     """What a site finds of the candidate adapters.
 
@@ -180,6 +206,10 @@ class SiteWorker(Protocol):
 
     name: str
 
+    def declared(self) -> Declared:
+        """The most that ``train`` will say it used."""
+        ...
+
     def train(self, adapter: Adapter, order: Order) -> SiteUpdate:
         """Train a copy of the global adapter on the site's own examples."""
         ...
@@ -199,7 +229,7 @@ ServerLosses = Callable[[Sequence[Adapter]], Sequence[float]]
 class OnEvent(Protocol):
     """Told of progress.
 
-    ``kind`` is set-aside, round, reply, scoring, name-taken, not-believed, round-done or
+    ``kind`` is set-aside, round, reply, late, scoring, name-taken, not-believed, round-done or
     round-failed.
     """
 
@@ -224,6 +254,10 @@ class SiteRecord:
         phases: phase ("train", "score") -> (bytes down, bytes up).
         scoring: how it did as a scorer of candidates: "ok", or why not; ``None`` if not asked.
         counts: as it reported.
+        declared: the most "examples" and "tokens" of a round, as it said when it joined.
+        update: numbers of ``aggregation.outliers.Finding`` about its reply.
+        flags: "norm", "direction" or "rider" -> why its reply is suspect, refused for it or not.
+        late: phase -> the round whose answer came while this one ran, after its deadline.
     """
 
     status: Status
@@ -240,6 +274,10 @@ class SiteRecord:
     phases: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     scoring: str | None = None
     counts: Mapping[str, int | float] = field(default_factory=dict)
+    declared: Mapping[str, int] = field(default_factory=dict)
+    update: Mapping[str, float] = field(default_factory=dict)
+    flags: Mapping[str, str] = field(default_factory=dict)
+    late: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""Nodes in, the site that each speaks for out: asked of the nodes themselves."""
+"""Nodes in, the site that each speaks for out, and how much it trains on: asked of the nodes."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from fedmedlora.errors import FederationError
 from fedmedlora.federation import wire
@@ -11,16 +11,21 @@ from fedmedlora.federation.client import INTRODUCE
 from fedmedlora.federation.ends import CoordinatorEnd
 from fedmedlora.federation.flower import Message
 from fedmedlora.federation.grid import CountedGrid
-from fedmedlora.federation.plan import FederationPlan, OnEvent
+from fedmedlora.federation.plan import Declared, FederationPlan, OnEvent
 from fedmedlora.federation.statements import request_sha256
 
 ASK_AGAIN_S = 0.2
+#: A node makes its site ready before it answers: a backbone may have to be loaded.
+READY_S = 600.0
 
 
 class Roster:
     """Which node speaks for which of the plan's sites.
 
     A node that comes back under another number is entered again; a name is one node's at a time.
+
+    Attributes:
+        declared: site -> the most that it trains on in a round, as it first said.
 
     Args:
         plan: says which sites are expected, and how long to wait.
@@ -43,6 +48,7 @@ class Roster:
         self._question = self._end.introduction()
         self._asked = request_sha256(self._question)
         self._sites: dict[int, str] = {}
+        self.declared: dict[str, Declared] = {}
         self._begun = False
 
     def site(self, node: int) -> str:
@@ -55,42 +61,50 @@ class Roster:
         Raises:
             FederationError: two nodes say that they are the same site.
         """
-        self._meet(wait_s=self._plan.connect_s)
+        self._meet(len(self._plan.sites), wait_s=self._plan.connect_s)
         self._begun = True
 
     def present(self) -> dict[int, str]:
-        """Node -> site of those that are there now; nodes that are new are asked first."""
-        self._meet(wait_s=0.0)
+        """Node -> site of those that are there now; nodes that are new are asked first.
+
+        Where fewer are there than a round needs, they are waited for as in the beginning.
+        """
+        silent = [node for node, site in self._sites.items() if site not in self.declared]
+        self._ask(silent)
+        self._meet(self._plan.quorum, wait_s=self._plan.connect_s)
         here = set(self._grid.get_node_ids())
         return {node: site for node, site in self._sites.items() if node in here}
 
-    def _meet(self, *, wait_s: float) -> None:
-        """Ask unknown nodes which site they are, until all are known or the time is up."""
+    def _meet(self, enough: int, *, wait_s: float) -> None:
+        """Ask unknown nodes which site they are, until enough are there or the time is up."""
         deadline = time.monotonic() + wait_s
         while True:
             here = set(self._grid.get_node_ids())
-            unknown = sorted(here - set(self._sites))
-            for reply in self._ask(unknown) if unknown else ():
-                self._enter(reply, here)
+            self._ask(sorted(here - set(self._sites)))
             known = {site for node, site in self._sites.items() if node in here}
-            if known.issuperset(self._plan.sites) or time.monotonic() >= deadline:
+            if len(known) >= enough or time.monotonic() >= deadline:
                 return
             time.sleep(ASK_AGAIN_S)
 
-    def _ask(self, nodes: Sequence[int]) -> Iterable[Message]:
+    def _ask(self, nodes: Sequence[int]) -> None:
+        here = set(self._grid.get_node_ids())
+        asked = [node for node in nodes if node in here]
+        if not asked:
+            return
         ttl = self._plan.ttl_s
-        messages = [Message(self._question, node, INTRODUCE, ttl=ttl) for node in nodes]
-        limit = self._plan.timeout_s or max(self._plan.connect_s, 1.0)
-        replies: Iterable[Message] = self._grid.send_and_receive(messages, timeout=limit)
-        return replies
+        messages = [Message(self._question, node, INTRODUCE, ttl=ttl) for node in asked]
+        limit = None
+        if not self._grid.is_local:
+            limit = self._plan.timeout_s or max(self._plan.connect_s, READY_S)
+        for reply in self._grid.send_and_receive(messages, timeout=limit):
+            self._enter(reply, here)
 
     def _enter(self, reply: Message, here: set[int]) -> None:
         node = reply.metadata.src_node_id
         if reply.has_error() or node not in here:
             return
-        config = reply.content.config_records.get(wire.CONFIG, {})
-        site = config.get("site")
-        if site not in self._plan.sites or config.get("status", "ok") != "ok":
+        site, declared = wire.read_introduction(reply.content)
+        if site is None or site not in self._plan.sites:
             return
         try:
             self._end.check(reply.content, site, phase="introduce", request=self._asked)
@@ -106,3 +120,5 @@ class Roster:
             return  # who came first keeps it: the run goes on
         self._sites[node] = site
         self._end.admit(site, node)
+        if declared is not None:
+            self.declared.setdefault(site, declared)

@@ -1,8 +1,9 @@
 """Screening: untrusted replies in, as they come; the good ones, and a reason for every other, out.
 
 A reply is good if it is the only one of its site, answers this round of this run, carries the
-broadcast's manifest, a well-formed finite adapter and finite sizes above zero, and bears its site's
-signature where there are keys. One bad reply never ends a round by itself.
+broadcast's manifest, a well-formed finite adapter and finite sizes above zero, within what the site
+declared when it joined, and bears its site's signature where there are keys. One bad reply never
+ends a round by itself.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 from fedmedlora.errors import AdapterError, FederationError
 from fedmedlora.federation import wire
 from fedmedlora.federation.flower import Message, RecordDict
-from fedmedlora.federation.plan import Status
+from fedmedlora.federation.plan import Declared, Status
 from fedmedlora.federation.spool import Spool, Spooled
 from fedmedlora.federation.statements import Proof
 from fedmedlora.model.adapter import Adapter, Manifest, check_adapter
@@ -93,6 +94,7 @@ def screen_updates(
     *,
     before: Callable[[wire.Call], Adapter | None],
     spool: Spool,
+    declared: Mapping[str, Declared],
     check: Check = _unchecked,
 ) -> tuple[dict[str, Candidate], dict[str, Turned]]:
     """Sort the replies to a training request.
@@ -103,14 +105,16 @@ def screen_updates(
         calls: what was sent out, by site.
         before: what the replies to a call are differences to, if they are.
         spool: where the good ones' arrays go.
+        declared: the most that each site said it would use; one that said nothing is refused.
         check: whether a reply is its site's own.
 
     Returns:
         the good ones by site, and for every other asked site what is wrong.
     """
 
-    def read(content: RecordDict, call: wire.Call) -> Candidate:
-        return _read_update(content, call, before(call), spool)
+    def read(content: RecordDict, site: str) -> Candidate:
+        sizes = _read_sizes(content, declared.get(site))
+        return _read_update(content, calls[site], before(calls[site]), spool, sizes=sizes)
 
     return _screen(replies, nodes, calls, read, check)
 
@@ -125,7 +129,7 @@ def screen_scores(
 ) -> tuple[dict[str, Score], dict[str, Turned]]:
     """Sort the replies to a scoring request of so many candidates; see ``screen_updates``."""
 
-    def read(content: RecordDict, call: wire.Call) -> Score:
+    def read(content: RecordDict, site: str) -> Score:
         return _read_score(content, candidates=candidates)
 
     return _screen(replies, nodes, calls, read, check)
@@ -135,7 +139,7 @@ def _screen(
     replies: Iterable[Message],
     nodes: Mapping[int, str],
     calls: Mapping[str, wire.Call],
-    read: Callable[[RecordDict, wire.Call], Read],
+    read: Callable[[RecordDict, str], Read],
     check: Check,
 ) -> tuple[dict[str, Read], dict[str, Turned]]:
     answers = dict.fromkeys(nodes, 0)
@@ -164,7 +168,7 @@ def _one(
     reply: Message,
     site: str,
     call: wire.Call,
-    read: Callable[[RecordDict, wire.Call], Read],
+    read: Callable[[RecordDict, str], Read],
     check: Check,
 ) -> Read | Turned:
     if reply.has_error():
@@ -176,7 +180,7 @@ def _one(
         failure = _check_answer(wire.settings(reply.content), site, call)
         if failure:
             return Turned("failed", failure)
-        return replace(read(reply.content, call), proof=proof)
+        return replace(read(reply.content, site), proof=proof)
     except (FederationError, AdapterError) as error:
         return Turned("refused", str(error))
 
@@ -196,8 +200,26 @@ def _check_answer(config: Mapping[str, Any], site: str, call: wire.Call) -> str 
     return None
 
 
+def _read_sizes(content: RecordDict, declared: Declared | None) -> dict[str, int]:
+    metrics = wire.numbers(content, wire.METRICS)
+    sizes = {name: _size(metrics, name) for name in ("examples", "tokens")}
+    if declared is None:
+        raise FederationError("it did not declare how much it trains on when it joined")
+    for name, most in (("examples", declared.examples), ("tokens", declared.tokens)):
+        if sizes[name] > most:
+            raise FederationError(
+                f"it counts {sizes[name]} {name}, and declared {most} at most when it joined"
+            )
+    return sizes
+
+
 def _read_update(
-    content: RecordDict, call: wire.Call, before: Adapter | None, spool: Spool
+    content: RecordDict,
+    call: wire.Call,
+    before: Adapter | None,
+    spool: Spool,
+    *,
+    sizes: Mapping[str, int],
 ) -> Candidate:
     if wire.settings(content).get("manifest") != call.reply_manifest:
         raise FederationError("its adapter's manifest is not the one that was asked for")
@@ -209,7 +231,6 @@ def _read_update(
         raise FederationError(
             f"{len(bad)} of its {len(counts)} counts (at most {wire.MOST_COUNTS}) are malformed"
         )
-    sizes = {name: _size(metrics, name) for name in ("examples", "tokens")}
     packed = wire.packed_array(content, manifest, call.wire)
     check_adapter(unpack_update(packed, manifest, call.wire, before).tensors, manifest)
     return Candidate(

@@ -6,12 +6,18 @@ and the adapter that the federation stands for. The arithmetic is ``aggregation`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Protocol
+from itertools import chain
+from typing import Any, Protocol
 
-from fedmedlora.aggregation.methods import METHODS, Layout, Method, Replies, ServerState
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmedlora.aggregation.columns import Columns
+from fedmedlora.aggregation.methods import METHODS, Layout, Method, Replies, ServerState, State
 from fedmedlora.federation import wire
 from fedmedlora.federation.adapter_parts import (
     adapter_part,
@@ -110,18 +116,13 @@ class ServerModel:
     def requests(self, calls: Mapping[str, wire.Call]) -> Iterator[tuple[str, RecordDict]]:
         """A request to train for every site, made when it is due; one manifest has one array."""
         residual = self._residual()
-
         form = form_of(self._plan.wire)
         self._sent.clear()
 
         @cache
         def arrays(manifest: str) -> ArrayRecord:
             wanted = Manifest.from_json(manifest)
-            whole = self.trainable
-            if wanted.rank != self.manifest.rank or wanted.alpha != self.manifest.alpha:
-                own = manifest_at_rank(self.manifest, rank=wanted.rank, alpha=wanted.alpha)
-                whole = truncated(whole, own)
-            packed = pack(adapter_part(whole, self._method.sends), form)
+            packed = pack(adapter_part(self._whole(wanted), self._method.sends), form)
             if is_difference(self._plan.wire):
                 self._sent[manifest] = unpack(packed, wanted, form)  # as the sites get it
             return wire.adapter_arrays(packed)
@@ -146,16 +147,46 @@ class ServerModel:
         weights = self._method.weigh(numbers, losses, beta=plan.beta, tau=plan.tau)
         return [float(weight) for weight in weights]
 
+    def _whole(self, wanted: Manifest) -> Adapter:
+        """The trainable adapter at a site's rank."""
+        if (wanted.rank, wanted.alpha) == (self.manifest.rank, self.manifest.alpha):
+            return self.trainable
+        own = manifest_at_rank(self.manifest, rank=wanted.rank, alpha=wanted.alpha)
+        return truncated(self.trainable, own)
+
+    def sent(self, call: wire.Call) -> NDArray[Any]:
+        """What a call sent of what its replies return, packed as it was; until ``combine``."""
+        whole = self._whole(Manifest.from_json(call.manifest))
+        return pack(adapter_part(whole, call.returns), form_of(self._plan.wire))
+
+    def step_since(self, before: State, call: wire.Call) -> NDArray[np.float32] | None:
+        """How the adapter differs from earlier factors in what a call's replies return, flat.
+
+        ``None`` for replies of another rank than the global adapter's.
+        """
+        shapes = Manifest.from_json(call.reply_manifest).tensors
+        now = self.state.factors
+        if any(now[name].shape != shape for name, shape in shapes):
+            return None
+        return np.concatenate([(now[name] - before[name]).reshape(-1) for name, _ in shapes])
+
     def combine(
-        self, adapters: Iterable[Adapter], sites: Iterable[str], weights: list[float], number: int
+        self,
+        adapters: Iterable[Adapter],
+        sites: Iterable[str],
+        weights: Sequence[float],
+        number: int,
+        *,
+        columns: Columns | None = None,
     ) -> None:
         """Take the next state from the sites' replies; see ``aggregation.methods``.
 
         Args:
             adapters: the replies, in the plan's order; may be lazy.
             sites: whose they are.
-            weights: p_k.
+            weights: p_k, as ``aggregation.robust.robust_weights`` has left them.
             number: of the round.
+            columns: the adapters again; for rules that need all of them at once.
         """
         pairs = () if self._method.sends != "AB" else factor_pairs(self.manifest)
         layout = Layout(
@@ -164,11 +195,19 @@ class ServerModel:
             scale=scale_of(self.manifest),
             round=number,
             server=self._plan.server,
+            robust=self._plan.robust,
         )
+        returned = adapter_part(self.trainable, self._method.returns(number))
+        states: Iterable[State] = (adapter.tensors for adapter in adapters)
+        if self._plan.robust.rule == "clip":  # the rest of cut updates is what was sent
+            states = chain(states, [returned.tensors])
+            weights = [*weights, max(0.0, 1 - math.fsum(weights))]
         replies = Replies(
-            states=(adapter.tensors for adapter in adapters),
+            states=states,
             weights=weights,
             scales=[scale_of(self.site_manifest(site)) for site in sites],
+            columns=columns,
+            shapes=returned.manifest.tensors,
         )
         after = self._method.combine(self.state, replies, layout)
         order = [name for name, _ in self.manifest.tensors]

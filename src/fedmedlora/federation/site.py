@@ -15,7 +15,7 @@ from fedmedlora.federation.adapter_parts import adapter_part, completed
 from fedmedlora.federation.first_rounds import FirstRounds, key_of
 from fedmedlora.federation.own_factors import OwnFactors
 from fedmedlora.federation.own_optimiser import OwnOptimiser
-from fedmedlora.federation.plan import Order, SiteLosses, SiteUpdate
+from fedmedlora.federation.plan import Declared, Order, SiteLosses, SiteUpdate
 from fedmedlora.model.adapter import Adapter, Manifest
 from fedmedlora.model.backbone import Backbone
 from fedmedlora.model.candidates import candidate_losses
@@ -123,6 +123,10 @@ class AdapterSite:
         self._first_rounds = first_rounds
         self._own = own
         self._optimiser = optimiser
+
+    def declared(self) -> Declared:
+        """Its rows, each once: what every round reports."""
+        return Declared(len(self._train), sum(row.targets for row in self._train))
 
     def train(self, adapter: Adapter, order: Order) -> SiteUpdate:
         """Train a copy of ``adapter`` for one round.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,26 @@ class Spooled:
             raise RunError(f"{self.path}: a reply kept there cannot be read: {error}") from error
         return array
 
+    def part(self, *places: tuple[int, int], kind: np.dtype[Any]) -> NDArray[Any]:
+        """Values from (first to end) of each place, one after another; errors as of ``read``.
+
+        Args:
+            kind: of the array, which is known to be one-dimensional and of this type.
+        """
+        try:
+            with self.path.open("rb") as file:
+                # numpy's format 1.0: magic and version in 8 bytes, 2 of the header's length.
+                begin = 10 + int.from_bytes(file.read(10)[8:], "little")
+                pieces = []
+                for first, end in places:
+                    file.seek(begin + first * kind.itemsize)
+                    pieces.append(np.fromfile(file, kind, end - first))
+        except OSError as error:
+            raise RunError(f"{self.path}: a reply kept there cannot be read: {error}") from error
+        if [piece.size for piece in pieces] != [end - first for first, end in places]:
+            raise RunError(f"{self.path}: a reply kept there is cut short")
+        return np.concatenate(pieces) if len(pieces) > 1 else pieces[0]
+
 
 class Spool:
     """A folder of arrays for as long as a round lasts.
@@ -51,17 +71,18 @@ class Spool:
         Raises:
             RunError: it cannot be written.
         """
-        file = io.BytesIO()
-        np.save(file, array, allow_pickle=False)
-        return self.put_bytes(file.getvalue())
+        return self._put(lambda path: np.save(path, array, allow_pickle=False))
 
     def put_bytes(self, data: bytes) -> Spooled:
         """Write an array as numpy saves it; errors as of ``put``."""
+        return self._put(lambda path: path.write_bytes(data))
+
+    def _put(self, write: Callable[[Path], object]) -> Spooled:
         self._count += 1
         path = self._folder / f"{self._count:05d}.npy"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+            write(path)
         except OSError as error:
             raise RunError(f"cannot write {self._folder}: {error.strerror}") from error
         return Spooled(path)

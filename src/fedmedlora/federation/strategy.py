@@ -1,7 +1,7 @@
 """The Strategy: one round, from the broadcast to the checkpoint.
 
-    broadcast -> the sites train -> screening -> (the candidates are scored) -> weights
-      -> aggregation -> checkpoint -> callback
+    broadcast -> the sites train -> screening, one by one and beside one another
+      -> (the candidates are scored) -> weights -> aggregation -> checkpoint -> callback
 
 Flower's own loop (``Strategy.start``) calls it; the arithmetic is in ``aggregation``.
 """
@@ -30,6 +30,7 @@ from fedmedlora.federation.flower import (
     Grid,
     Message,
     MessageType,
+    Metadata,
     MetricRecord,
     RecordDict,
     Strategy,
@@ -51,8 +52,10 @@ from fedmedlora.federation.screening import (
     screen_updates,
 )
 from fedmedlora.federation.server_model import ServerModel
-from fedmedlora.federation.spool import Spool
+from fedmedlora.federation.spool import Spool, Spooled
 from fedmedlora.federation.statements import Phase
+from fedmedlora.federation.suspects import compare, suspected
+from fedmedlora.federation.updates import Packed, packed_replies, robust_inputs
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.packing import form_of, pack
 
@@ -122,6 +125,7 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
     ) -> None:
         self.plan = plan
         self._end = CoordinatorEnd(plan, log)
+        self._initial = initial
         self.model = ServerModel(plan, initial, progress.state)
         self.records = list(progress.records)
         self._before = len(progress.records)
@@ -136,6 +140,7 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
     def begin(self, grid: CountedGrid) -> ArrayRecord:
         """Take the grid, wait until the sites are there, and give the first broadcast."""
         self._grid = grid
+        grid.on_late = self._note_late
         self._roster = Roster(self.plan, grid, end=self._end, on_event=self._on_event)
         self._roster.gather()
         return self._next_broadcast()
@@ -163,6 +168,8 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
             site: SiteRecord(status="absent", reason="not connected") for site in self.plan.sites
         }
         self._round.nodes = self._roster.present()
+        for site, most in self._roster.declared.items():
+            self._round.note(site, declared={"examples": most.examples, "tokens": most.tokens})
         self._tell("round", round=number, rounds=self.plan.rounds, sites=len(self._round.nodes))
         nodes = {site: node for node, site in self._round.nodes.items()}
         requests = self.model.requests({site: calls[site] for site in nodes})
@@ -218,22 +225,25 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
             current.calls,
             before=self.model.before,
             spool=spool,
+            declared=self._roster.declared,
             check=partial(self._end.check, phase="train"),
         )
         self._count("train")
-        current.turn(turned)
         for site, candidate in candidates.items():
             self._admit(site, candidate)
-        self._log_replies("train", turned)
         # The plan's order, not that of arrival: it is the order of the sums.
         candidates = {site: candidates[site] for site in self.plan.sites if site in candidates}
+        turned |= self._compare(candidates, spool)
+        current.turn(turned)
+        self._log_replies("train", turned)
+        candidates = {site: one for site, one in candidates.items() if site not in turned}
         self._need_quorum("trained", len(candidates))
         losses: dict[str, float] = {}
         if METHODS[self.plan.method].scored:
             losses = self._losses(candidates)
             candidates = {site: candidates[site] for site in losses}
             self._need_quorum("scored", len(candidates))
-        self._combine(candidates, losses)
+        self._combine(candidates, losses, spool)
         return candidates
 
     def _admit(self, site: str, candidate: Candidate) -> None:
@@ -248,6 +258,35 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
             seconds=candidate.seconds,
             counts=dict(candidate.counts),
         )
+
+    def _compare(self, candidates: Mapping[str, Candidate], spool: Spool) -> dict[str, Turned]:
+        """Note what the replies look like beside one another, and who is refused for it."""
+        options, refused = self.plan.screening, {}
+        if len(self.plan.sites) == 1 or options.is_off:
+            return {}
+        groups = self._packed(candidates, spool)
+        step = partial(self._last_step, spool)
+        for site, finding in compare(groups, options, last_step=step).items():
+            said, fate = suspected(finding, options)
+            self._round.note(site, update=finding.numbers, flags=said)
+            if fate is not None:
+                refused[site] = fate
+        return refused
+
+    def _packed(
+        self, candidates: Mapping[str, Candidate], spool: Spool
+    ) -> list[tuple[tuple[str, ...], Packed]]:
+        replies = {site: one.packed for site, one in candidates.items()}
+        return packed_replies(replies, self._round.calls, model=self.model, spool=spool)
+
+    def _last_step(self, spool: Spool, sites: tuple[str, ...]) -> Spooled | None:
+        number = self._round.number
+        if number == 1:
+            return None
+        before = checkpoints.factors_after(self._folder, number - 2, self._initial)
+        call = self._round.calls[sites[0]]
+        step = None if before is None else self.model.step_since(before, call)
+        return None if step is None else spool.put(step)
 
     def _losses(self, candidates: Mapping[str, Candidate]) -> dict[str, float]:
         """L_k of every candidate that has a finite one; the others are refused."""
@@ -315,13 +354,18 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         good = [scores[site] for site in candidates if site in scores]
         return [list(score.losses) for score in good], [score.tokens for score in good]
 
-    def _combine(self, candidates: Mapping[str, Candidate], losses: Mapping[str, float]) -> None:
+    def _combine(
+        self, candidates: Mapping[str, Candidate], losses: Mapping[str, float], spool: Spool
+    ) -> None:
         weights = self.model.weigh(list(candidates.values()), list(losses.values()))
+        weights, columns = robust_inputs(
+            self.plan.robust, weights, lambda: self._packed(candidates, spool)[0][1]
+        )
         for site, weight in zip(candidates, weights, strict=True):
             self._round.note(site, weight=weight)
         # Lazy: one adapter is unpacked at a time.
         adapters = (self._adapter(site, one) for site, one in candidates.items())
-        self.model.combine(adapters, list(candidates), weights, self._round.number)
+        self.model.combine(adapters, list(candidates), weights, self._round.number, columns=columns)
 
     def _adapter(self, site: str, candidate: Candidate) -> Adapter:
         return candidate.adapter(self._round.calls[site])
@@ -394,7 +438,8 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
 
     def _message(self, phase: Phase, content: RecordDict, *, site: str, node: int) -> Message:
         self._end.address(content, phase=phase, site=site)
-        return Message(content, node, _KINDS[phase], ttl=self.plan.ttl_s)
+        group = str(self._round.number)
+        return Message(content, node, _KINDS[phase], ttl=self.plan.ttl_s, group_id=group)
 
     def _log_replies(self, phase: Phase, turned: Mapping[str, Turned]) -> None:
         good = Turned("ok", "")
@@ -407,6 +452,16 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
                 status=fate.status,
                 reason=fate.reason or None,
             )
+
+    def _note_late(self, request: Metadata) -> None:
+        """An answer came after its round's deadline: it is named, and counts nowhere."""
+        site, number = self.site(request.dst_node_id), int(request.group_id or 0)
+        if not site or not number:
+            return
+        phase: Phase = "train" if request.message_type == MessageType.TRAIN else "score"
+        self._round.note(site, late={**self._round.sites[site].late, phase: number})
+        self._end.record_late(site, phase=phase, round=number)
+        self._tell("late", site=site, round=number, phase=phase)
 
     def _count(self, phase: str) -> None:
         """Add the bytes of the latest exchange to the sites' records."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedmedlora.federation.own_optimiser import OwnOptimiser
-from fedmedlora.federation.plan import Order, SiteLosses, SiteUpdate
+from fedmedlora.federation.plan import Declared, Order, SiteLosses, SiteUpdate
 from fedmedlora.federation.site import OnSiteStep
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.tagger import Tagger, load_state, state_of
@@ -48,6 +48,10 @@ class TaggerSite:
         self._tagger, self._train, self._validation = tagger, train, validation
         self._settings, self._seed, self._on_step = settings, seed, on_step
         self._optimiser = optimiser
+
+    def declared(self) -> Declared:
+        """Its rows, each once: what every round reports."""
+        return Declared(len(self._train), sum(row.targets for row in self._train))
 
     def train(self, adapter: Adapter, order: Order) -> SiteUpdate:
         """Train a copy of the global state for one round."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,8 +36,10 @@ from fedmedlora.federation.contributions import (
 from fedmedlora.federation.plan import FederationPlan, RoundRecord
 from fedmedlora.federation.server_model import ServerModel
 from fedmedlora.federation.signing import sha256
+from fedmedlora.federation.spool import Spool, Spooled
 from fedmedlora.federation.statements import request_sha256
 from fedmedlora.federation.sums import check_sums
+from fedmedlora.federation.updates import packed_replies, robust_inputs
 from fedmedlora.federation.wire import Call, array_in
 from fedmedlora.model.adapter import Adapter, Manifest, check_adapter
 from fedmedlora.model.adapter_files import read_adapter
@@ -189,14 +192,28 @@ class _Round:
         for one in told.contributions:
             self._check_statement(one, asked[one.signed.site])
         losses = self._losses()
-        weights = self._model.weigh(told.contributions, losses)
+        with tempfile.TemporaryDirectory() as folder:
+            self._step(losses, calls, Spool(Path(folder) / "sent"))
+        return self._model
+
+    def _step(self, losses: list[float], calls: Mapping[str, Call], spool: Spool) -> None:
+        """Weigh the replies and combine them; ``spool`` is for what was sent."""
+        told = self._contributions
+        replies = {
+            one.signed.site: Spooled(self._file(one.signed.site, PACKED_FILE))
+            for one in told.contributions
+        }
+        weights, columns = robust_inputs(
+            self._plan.robust,
+            self._model.weigh(told.contributions, losses),
+            lambda: packed_replies(replies, calls, model=self._model, spool=spool)[0][1],
+        )
         for one, weight in zip(told.contributions, weights, strict=True):
             if one.weight != weight or self._record.sites[one.signed.site].weight != weight:
                 self.faults.append(f"{one.signed.site}: the weight is {weight}, not {one.weight}")
         adapters = (self._adapter(one, calls[one.signed.site]) for one in told.contributions)
         sites = [one.signed.site for one in told.contributions]
-        self._model.combine(adapters, sites, weights, self._record.round)
-        return self._model
+        self._model.combine(adapters, sites, weights, self._record.round, columns=columns)
 
     def _calls(self) -> dict[str, Call]:
         nonce = self._contributions.nonce

@@ -25,7 +25,7 @@ from fedmedlora.federation.flower import (
     MetricRecord,
     RecordDict,
 )
-from fedmedlora.federation.plan import Order, SiteLosses, SiteUpdate
+from fedmedlora.federation.plan import Declared, Order, SiteLosses, SiteUpdate
 from fedmedlora.model.adapter import Adapter, Manifest, check_adapter
 from fedmedlora.model.packing import (
     Wire,
@@ -76,6 +76,28 @@ class Call:
     def reply_manifest(self) -> str:
         """JSON of the manifest that a training's reply must have."""
         return self.reply or self.manifest
+
+
+def introduction(site: str, declared: Declared | None) -> RecordDict:
+    """What a node says when it is asked who it is: its site, and how much that trains on."""
+    content = RecordDict({CONFIG: ConfigRecord({"site": site})})
+    if declared is not None:
+        sizes = {"examples": int(declared.examples), "tokens": int(declared.tokens)}
+        content[METRICS] = MetricRecord(sizes)
+    return content
+
+
+def read_introduction(content: RecordDict) -> tuple[str | None, Declared | None]:
+    """The site that an untrusted node names, and the sizes that it declares, if they are such."""
+    config = content.config_records.get(CONFIG, {})
+    site = config.get("site")
+    if not isinstance(site, str) or config.get("status", "ok") != "ok":
+        return None, None
+    told = content.metric_records.get(METRICS, {})
+    sizes = [told.get(name) for name in ("examples", "tokens")]
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        return site, None
+    return site, Declared(*sizes)
 
 
 def adapter_arrays(packed: NDArray[Any]) -> ArrayRecord:

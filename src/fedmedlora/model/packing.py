@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fedmedlora.errors import AdapterError
 from fedmedlora.model.adapter import Adapter, Manifest, check_adapter
 from fedmedlora.model.bfloat import from_bf16, to_bf16
-from fedmedlora.model.quantising import Bits, dequantise, quantise, quantised_size
+from fedmedlora.model.quantising import BLOCK, Bits, dequantise, quantise, quantised_size
 
 #: How a whole adapter travels.
 Form = Literal["bf16", "fp32"]
@@ -120,6 +120,32 @@ def unpack_update(
     flat = dequantise(array, manifest.size, _BITS[wire])
     flat += _flat(before)
     return Adapter(manifest, _tensors(flat, manifest))
+
+
+def places_of(wire: Wire, size: int, *, start: int, stop: int) -> tuple[tuple[int, int], ...]:
+    """Where in a packed update of ``size`` values those from ``start`` to ``stop`` are.
+
+    Args:
+        wire: how it travels.
+        size: of all.
+        start, stop: of the flat values; ``start`` a multiple of 64.
+
+    Returns:
+        (first, end) of pieces of the array; one after another they are what ``values_in`` takes.
+    """
+    if wire not in _BITS:
+        return ((start, stop),)
+    first, end, blocks = start // BLOCK, -(-stop // BLOCK), -(-size // BLOCK)
+    codes = BLOCK * _BITS[wire] // 8
+    return (2 * first, 2 * end), (2 * blocks + first * codes, 2 * blocks + end * codes)
+
+
+def values_in(pieces: NDArray[Any], wire: Wire, *, count: int) -> NDArray[np.float32]:
+    """The first ``count`` values of a packed update, or of pieces of one: of the adapter, or of its
+    difference to what was sent."""
+    if wire in _BITS:
+        return dequantise(pieces, count, _BITS[wire])
+    return from_bf16(pieces) if form_of(wire) == "bf16" else pieces.astype(np.float32)
 
 
 def _check_array(array: NDArray[Any], manifest: Manifest, wire: Wire) -> None:

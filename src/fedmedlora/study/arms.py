@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedmedlora.aggregation.methods import METHODS
+from fedmedlora.aggregation.robust import RobustOptions
 from fedmedlora.config import Study
 from fedmedlora.config_sections import MethodEntry
 from fedmedlora.errors import ConfigError
@@ -96,7 +97,34 @@ def study_arms(study: Study) -> list[Arm]:
     for label in labels:
         if labels.count(label) > 1:
             raise ConfigError(f"methods: {label} is the row of two methods; give one a label")
+    for arm in arms:
+        if arm.kind == "federated":
+            _check_robust(arm)
     return arms
+
+
+def robust_options(study: Study) -> RobustOptions:
+    """What stands for the average."""
+    return RobustOptions(**study.federation.robust.model_dump())
+
+
+def _check_robust(arm: Arm) -> None:
+    robust, study = robust_options(arm.study), arm.study
+    if robust.rule == "none":
+        return
+    if not METHODS[arm.federated_method].averages:
+        raise ConfigError(
+            f"methods: {arm.label}: federation.robust.rule is {robust.rule}, and {arm.method} does "
+            "not average what sites send; give this method set: {federation.robust.rule: none}"
+        )
+    sites = len(study.site_names)
+    if not robust.fits(sites, quorum=study.federation.min_sites or sites):
+        raise ConfigError(
+            f"methods: {arm.label}: {sites} sites (federation.min_sites: "
+            f"{study.federation.min_sites or sites}) are too few for federation.robust.rule "
+            f"{robust.rule} with federation.robust.malicious {robust.malicious}: "
+            f"{robust.least_sites} are needed"
+        )
 
 
 def _arms_of(entry: MethodEntry, study: Study) -> list[Arm]:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from fedmedlora.aggregation.methods import METHODS
+from fedmedlora.aggregation.outliers import ScreeningOptions
+from fedmedlora.aggregation.robust import RobustOptions
 from fedmedlora.aggregation.server_optimiser import ServerOptions
 from fedmedlora.config import Study
 from fedmedlora.errors import ConfigError
@@ -33,7 +35,7 @@ from fedmedlora.model.packing import form_of
 from fedmedlora.progress import OnEvent
 from fedmedlora.schema import Document
 from fedmedlora.seeds import derive_seed
-from fedmedlora.study.arms import Arm, study_arms
+from fedmedlora.study.arms import Arm, robust_options, study_arms
 from fedmedlora.study.benches import Bench, Rows, questions_about
 from fedmedlora.study.data import POOLED, SiteData, StudyData, first_notes, load_data
 from fedmedlora.study.lora_bench import LoraBench
@@ -182,7 +184,11 @@ class MethodRunner:
             seed=study.seed,
             ranks=tuple(ranks) if method.mixed_ranks else (),
             server=ServerOptions(**server),
+            screening=ScreeningOptions(**federation.screening.model_dump()),
+            robust=robust_options(arm.study) if arm.kind == "federated" else RobustOptions(),
             min_sites=federation.min_sites if len(names) > 1 else None,
+            timeout_s=federation.deadline_seconds,
+            connect_s=federation.connect_seconds,
             base_model=study.backbone.name,
             processes=study.runtime.processes if flower else self._site_processes(study, names),
             keep_replies=federation.keep_replies,
