@@ -145,9 +145,9 @@ class LyingRunner(MethodRunner):
     liar = ""
     kind = CLEAN
 
-    def worker(self, arm: Arm, name: str) -> SiteWorker:
+    def worker(self, arm: Arm, name: str, *, share_first: bool = True) -> SiteWorker:
         """See ``MethodRunner``."""
-        honest = super().worker(arm, name)
+        honest = super().worker(arm, name, share_first=share_first)
         if name != self.liar or self.kind in (CLEAN, "label-flip"):
             return honest
         return Liar(honest, self.kind, seed=arm.study.seed)
