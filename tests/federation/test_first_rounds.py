@@ -1,5 +1,7 @@
 """A first round kept and taken up again: the same one, whole, or none."""
 
+from types import SimpleNamespace
+
 import pytest
 from federation_toy import start
 
@@ -84,7 +86,7 @@ def test_a_site_trains_its_first_round_once_and_tells_its_steps_again(tmp_path, 
     for _ in range(2):
         worker = site.AdapterSite(
             "north",
-            None,
+            SimpleNamespace(manifest=start().manifest),
             train=ROWS,
             validation=(),
             settings=SETTINGS,
