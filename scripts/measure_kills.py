@@ -43,8 +43,12 @@ _NAMES = (
 )
 _FOLDERS = ("gold", "answers", "predictions", "adapters")
 #: Of a record: what no two runs have alike, and whether a first round was taken up from before the
-#: kill, which the site's reply says in a few bytes more.
-_BESIDE = ("seconds", "peak_memory_mb", "recalled", "bytes_up", "phases")
+#: kill, which the site's reply says in a few bytes more. Requests hold a number that is used once,
+#: and what a site states, and a round's hashes, name them and the seconds.
+_BESIDE = (
+    *("seconds", "peak_memory_mb", "recalled", "bytes_up", "phases"),
+    *("nonce", "statement", "signature", "before"),
+)
 _SHOWN = 20
 
 
@@ -160,7 +164,7 @@ def contents(out: Path) -> Iterator[tuple[str, str]]:
 def digest(path: Path) -> str:
     """Of a file's bytes; of a record, without what no two runs have alike."""
     data = path.read_bytes()
-    if path.name == "done.json":
+    if path.name in ("done.json", "contributions.json"):
         data = json.dumps(timeless(json.loads(data)), sort_keys=True).encode()
     elif path.name == "rounds.jsonl":
         rows = [timeless(json.loads(line)) for line in data.splitlines()]
