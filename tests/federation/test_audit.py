@@ -3,6 +3,9 @@
 import json
 import random
 import shutil
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -215,6 +218,7 @@ def test_a_message_that_only_its_receiver_knows_is_told(tmp_path):
     _, other = written(tmp_path)
     log = AuditLog(other, owner="hub", role="coordinator")
     log.append("received", site="north", run="study", round=6, phase="train", sha256="made up")
+    log.append("received", site="north", run="study", round=5, phase="train")  # late, not looked at
     told = compare_ends(check_log(tmp_path / "north.jsonl"), check_log(other))
     assert told == ("entry 12 (received) of the coordinator's log, not in north's (sent)",)
 
@@ -297,6 +301,30 @@ def test_killed_before_the_head_is_in_its_place_nothing_was_written(tmp_path, mo
     assert check_log(tmp_path / "north.jsonl").faults == ()
     site_log(tmp_path).append("sent", bytes=8)
     assert [e.get("bytes") for e in check_log(tmp_path / "north.jsonl").entries] == [None, 6, 8]
+
+
+def test_a_log_is_whole_after_real_kills_at_any_moment(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from fedmedlora.federation.audit import AuditLog\n"
+        "log = AuditLog(Path(sys.argv[1]), owner='north', role='site')\n"
+        "while True: print(log.append('sent', bytes=1).entries, flush=True)"
+    )
+    path = tmp_path / "north.jsonl"
+    told = 0
+    for wait in range(8):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True
+        )
+        lines = [process.stdout.readline() for _ in range(20)]
+        time.sleep(wait / 1000)
+        process.kill()
+        lines += process.communicate()[0].splitlines(keepends=True)
+        told = max(told, *(int(line) for line in lines if line.endswith("\n")))
+    head = site_log(tmp_path).append("sent", bytes=2)
+    checked = check_log(path)
+    assert checked.faults == ()
+    # Nothing is lost that was once said to be on disk.
+    assert len(checked.entries) == head.entries > told > 100
 
 
 @pytest.mark.parametrize("tamper", [edited, truncated, duplicated])

@@ -18,6 +18,7 @@ from hostile import keys_in
 from safetensors import SafetensorError
 
 from fedmedlora import errors
+from fedmedlora.cli import run_command
 from fedmedlora.config import load_study
 from fedmedlora.corpus.jsonl import read_jsonl, write_jsonl
 from fedmedlora.corpus.synthetic import make_sites
@@ -375,5 +376,6 @@ def test_a_whole_run_has_notes_where_it_says_so_and_nowhere_else(tmp_path, messa
     run = tmp_path / "run"
     run_study(study, run)
     write_report(run, run / "report.html")
+    assert run_command(["verify", str(run)]) == 0
     assert holds_secret((run / "gold" / "icu.jsonl").read_bytes())  # as docs/study.md says
     look_through(run, messages, [], caplog, capfd, own=("own", "answers", "gold", "predictions"))

@@ -183,5 +183,6 @@ def _unmatched(
     sent = {one.get("sha256") for one in others if one.get("kind") == "sent"}
     for entry in entries:
         told = entry.get("kind") == "received" and entry.get("phase") != "introduce"
-        if told and entry.get("sha256") not in sent:
+        # What came too late was not looked at, and has no hash.
+        if told and "sha256" in entry and entry["sha256"] not in sent:
             yield f"entry {entry.get('n')} (received) of {place} (sent)"
