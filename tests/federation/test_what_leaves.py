@@ -10,6 +10,7 @@ import json
 import logging
 import shutil
 from dataclasses import replace
+from itertools import cycle
 
 import pytest
 import torch
@@ -137,11 +138,11 @@ def an_error(kind):
 
 
 class Failing(ToySite):
-    """Fails in every round, each time in another way, in training or in scoring."""
+    """Fails in every round, each time in another way: in training, scoring or declaring sizes."""
 
     def __init__(self, name, phase):
         super().__init__(name)
-        self.phase, self.left = phase, iter(KINDS)
+        self.phase, self.left = phase, cycle(KINDS)
 
     def train(self, adapter, order):
         if self.phase == "train":
@@ -153,9 +154,21 @@ class Failing(ToySite):
             raise an_error(next(self.left))
         return super().losses(adapters)
 
+    def declared(self):
+        if self.phase == "declare":
+            raise an_error(next(self.left))
+        return super().declared()
 
-@pytest.mark.parametrize("phase", ["train", "score"])
-def test_no_kind_of_exception_says_anything(tmp_path, messages, caplog, capfd, phase):
+
+@pytest.mark.parametrize(
+    ("phase", "told_of"),
+    [
+        ("train", "(incident "),
+        ("score", "(incident "),
+        ("declare", "it did not declare how much"),  # asked again in every round
+    ],
+)
+def test_no_kind_of_exception_says_anything(tmp_path, messages, caplog, capfd, phase, told_of):
     caplog.set_level(logging.DEBUG)
     told, rounds = [], len(KINDS)
     records = federate(
@@ -165,8 +178,7 @@ def test_no_kind_of_exception_says_anything(tmp_path, messages, caplog, capfd, p
     assert len(records) == rounds > 80
     for record in records:
         site = record.sites["south"]
-        found = site.reason if phase == "train" else site.scoring
-        assert "(incident " in found
+        assert told_of in (site.scoring if phase == "score" else site.reason)
     assert len(messages) > 2 * 5 * rounds
     look_through(tmp_path / "run", messages, told, caplog, capfd)
     # It is all there for those whose notes they are.
