@@ -33,7 +33,7 @@ class CoordinatorSettings(Section):
         superlink_port: where Flower's SuperLink listens, on this machine alone.
         proxy: whether ``federation start`` runs nginx; without, the SuperLink itself must be
             reachable, and whoever holds a kit reaches more than a site needs.
-        wait_minutes: how long a start waits for all sites before the first round.
+        wait_minutes: how long a start waits for all sites, and each round for its quorum.
         threads: of this machine, for loading the backbone.
     """
 

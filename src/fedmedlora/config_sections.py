@@ -225,9 +225,9 @@ class FederationConfig(Section):
 
     ``engine``: the sites are called in the study's own process, or in those of Flower's simulation
     (``runtime.processes`` at a time; methods then run one after another). The results are equal.
-    ``deadline_seconds``: for the answers of one phase of a round; ``connect_seconds``: for sites to
-    join. ``proximal``: mu of fedprox. ``validation_rows``: so many of the examples made of
-    validation notes score the candidates of Fed-MedLoRA+, drawn once by the seed; all if not given.
+    ``deadline_seconds``: for the answers of one phase of a round. ``proximal``: mu of fedprox.
+    ``validation_rows``: so many of the examples made of validation notes score the candidates of
+    Fed-MedLoRA+, drawn once by the seed; all if not given.
     ``keep_replies``: what the sites sent is kept, so that ``fedmedlora verify`` can make every
     round again.
     """
@@ -241,7 +241,6 @@ class FederationConfig(Section):
     wire: Literal["bf16", "fp32", "int8", "int4"] = "bf16"
     min_sites: Positive | None = None
     deadline_seconds: Annotated[float, Field(gt=0)] | None = None
-    connect_seconds: Annotated[float, Field(gt=0)] = 120.0
     screening: ScreeningConfig = ScreeningConfig()
     robust: RobustConfig = RobustConfig()
     engine: Literal["in-process", "flower"] = "in-process"

@@ -10,10 +10,12 @@ import pytest
 from fedmedlora.aggregation.methods import METHODS
 from fedmedlora.aggregation.outliers import ScreeningOptions
 from fedmedlora.aggregation.robust import RobustOptions
+from fedmedlora.aggregation.server_optimiser import ServerOptions
 from fedmedlora.errors import ConfigError, FederationError
 from fedmedlora.federation.adapter_parts import adapter_part, completed
 from fedmedlora.federation.plan import Declared, FederationPlan, SiteLosses, SiteUpdate
 from fedmedlora.federation.run import run_federation
+from fedmedlora.federation.verify import verify_federation
 from fedmedlora.model.adapter import Adapter, Manifest
 
 A, B = "base_model.model.q.lora_A.weight", "base_model.model.q.lora_B.weight"
@@ -253,6 +255,19 @@ def test_every_method_that_averages_takes_every_rule_and_comes_to_the_same_twice
             for turn in (1, 2)
         ]
         assert ends[0].adapter.sha256 == ends[1].adapter.sha256
+
+
+@pytest.mark.parametrize("wire", ["fp32", "int4"])
+@pytest.mark.parametrize("rule", ["none", "median", "trimmed-mean", "krum", "clip"])
+def test_a_round_of_every_rule_is_made_again_from_its_kept_replies(tmp_path, rule, wire):
+    result = run(
+        tmp_path, poison, rounds=3, wire=wire, robust=RobustOptions(rule), keep_replies=True,
+        server=ServerOptions(momentum=0.5),
+    )  # fmt: skip
+    verdicts = verify_federation(tmp_path)
+    assert [verdict.faults for verdict in verdicts] == [(), (), ()]
+    assert [verdict.made for verdict in verdicts] == [r.adapter_sha256 for r in result.records]
+    assert verdicts[0].sites == SITES[:4]  # who was refused gave nothing
 
 
 def test_a_rule_that_has_no_sense_is_refused_by_the_plan():

@@ -110,7 +110,7 @@ def robust_options(study: Study) -> RobustOptions:
 
 def _check_robust(arm: Arm) -> None:
     robust, study = robust_options(arm.study), arm.study
-    if robust.rule == "none":
+    if robust.rule == "none" or len(study.site_names) == 1:  # or one site's part of a federation
         return
     if not METHODS[arm.federated_method].averages:
         raise ConfigError(

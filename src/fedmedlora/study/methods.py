@@ -188,7 +188,6 @@ class MethodRunner:
             robust=robust_options(arm.study) if arm.kind == "federated" else RobustOptions(),
             min_sites=federation.min_sites if len(names) > 1 else None,
             timeout_s=federation.deadline_seconds,
-            connect_s=federation.connect_seconds,
             base_model=study.backbone.name,
             processes=study.runtime.processes if flower else self._site_processes(study, names),
             keep_replies=federation.keep_replies,
