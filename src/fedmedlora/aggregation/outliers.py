@@ -52,9 +52,9 @@ class ScreeningOptions:
     riders: Action = "flag"
     largest_norm: float = 10.0
     smallest_norm: float = 0.01
-    least_agreement: float = 0.1
+    least_agreement: float = 0.02
     least_share: float = 0.1
-    same: float = 0.98
+    same: float = 0.9
 
     def __post_init__(self) -> None:
         good = {
