@@ -31,6 +31,7 @@ import yaml
 
 from fedmedlora.federation.deployment.journal import read_journal
 from fedmedlora.model.adapter_files import read_adapter
+from fedmedlora.streams import end_in_order
 
 STUDY = """
 name: faults
@@ -54,6 +55,7 @@ POINTS = (
 AWAY = "coordinator away for 2 minutes"
 AWAY_S = 120.0
 OTHERS = (
+    "ClientApp of a site",
     "SuperNode of a site",
     "SuperExec of a site",
     "command of a site",
@@ -216,7 +218,7 @@ def reached(federation: Federation, outcome: Outcome, rng: random.Random) -> int
         host = federation.sites[site]
         wait_for(lambda: federation.process("flwr-clientapp", of=host), seconds=60)
         time.sleep(rng.uniform(0.0, 6.0))
-        return federation.process("flwr-clientapp", of=host)
+        return federation.process("study.site_process", of=host)
     if fault == "coordinator at the broadcast":
         time.sleep(rng.uniform(0.0, 0.3))
         return app
@@ -233,6 +235,9 @@ def reached(federation: Federation, outcome: Outcome, rng: random.Random) -> int
         return app
     time.sleep(rng.uniform(0.0, 10.0))
     places: dict[str, Callable[[], int | None]] = {
+        "ClientApp of a site": lambda: federation.process(
+            "flwr-clientapp", of=federation.sites[site]
+        ),
         "SuperNode of a site": lambda: federation.process(
             "deployment.supernode", of=federation.sites[site]
         ),
@@ -313,6 +318,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=None, help="JSON file of all outcomes")
     parser.add_argument("--folder", type=Path, default=None, help="keep the federation here")
     arguments = parser.parse_args()
+    end_in_order()
     rng = random.Random(arguments.seed)
     proxy = shutil.which("nginx") is not None
     outcomes: list[Outcome] = []

@@ -16,6 +16,7 @@ import fedmedlora
 from fedmedlora.config import check_study
 from fedmedlora.config_deployment import CoordinatorSettings
 from fedmedlora.federation.deployment.kit import unpack_kit
+from fedmedlora.federation.flower import Message, TaskIdentity
 from fedmedlora.strict_yaml import load_yaml
 from fedmedlora.study.founding import found_federation
 
@@ -116,6 +117,14 @@ def wait_until(holds, *, seconds, what):
     while not holds():
         assert time.monotonic() < deadline, f"no {what} after {seconds} s"
         time.sleep(0.2)
+
+
+def request_of(content):
+    """A message as a SuperNode hands it to its ClientApp."""
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 0, 0
+    message = Message(content, 1, "train")
+    message.metadata.__dict__["_message_id"] = "1"
+    return message
 
 
 def said(folder):

@@ -2,10 +2,17 @@
 
 import shutil
 
+import httpx
 import pytest
 from deployment_toys import command, found, running, said, study_of, wait_until
+from flwr.proto.fleet_pb2 import ActivateNodeRequest
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from fedmedlora.cli import run_command
+from fedmedlora.config_deployment import load_coordinator
 from fedmedlora.federation.deployment.journal import read_journal
 from fedmedlora.model.adapter_files import read_adapter
 from fedmedlora.study.arms import study_arms
@@ -20,6 +27,21 @@ def on_one_machine(study, folder):
     runner = MethodRunner(study, load_data(study), folder, lambda kind, facts: None)
     [arm] = study_arms(study)
     return runner.train(arm)
+
+
+def activated(address, authority, private, public):
+    """The node that a SuperNode with this key would be; None if it is refused."""
+    node = NodeAuthHttpInterceptor(private, public)
+    version = RuntimeVersionHttpInterceptor(component_name="SuperNode")
+    request = ActivateNodeRequest(public_key=public_key_to_bytes(public), heartbeat_interval=30)
+    certificate = authority.read_bytes()
+    try:
+        with FleetHttpClient.from_server_address(
+            address, False, certificate, interceptors=[version, node]
+        ) as client:
+            return client.ActivateNode(request).node_id
+    except httpx.HTTPStatusError:
+        return None
 
 
 @pytest.mark.slow
@@ -42,6 +64,9 @@ def test_a_study_over_machines_ends_with_the_adapter_of_one_machine(tmp_path, pr
     try:
         registered = [made.folder / "state" / "registered" / one.name for one in hospitals]
         wait_until(lambda: all(p.exists() for p in registered), seconds=120, what="registration")
+        settings = load_coordinator(made.folder / "federation.yaml")
+        address, authority = f"localhost:{settings.public_port}", made.folder / "keys" / "ca.pem"
+        assert activated(address, authority, *generate_key_pairs()) is None
         with running(hospitals, logs=tmp_path):
             code = coordinator.wait(timeout=300)
     finally:

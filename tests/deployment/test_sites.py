@@ -3,11 +3,12 @@
 import json
 import ssl
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import yaml
-from deployment_toys import found, study_of
+from deployment_toys import found, request_of, study_of
 
 from fedmedlora.cli import run_command
 from fedmedlora.config import load_study
@@ -15,7 +16,7 @@ from fedmedlora.errors import ConfigError
 from fedmedlora.federation import wire
 from fedmedlora.federation.client import client_app
 from fedmedlora.federation.deployment.reaching import reach
-from fedmedlora.federation.flower import Context, Message, RecordDict, TaskIdentity
+from fedmedlora.federation.flower import Context, RecordDict
 from fedmedlora.model.packing import pack
 from fedmedlora.study.checking import check_site
 from fedmedlora.study.data import load_data
@@ -165,19 +166,19 @@ def test_a_site_trains_as_it_would_on_one_machine_with_all(federation):
     assert worker.settings.steps == 2
 
 
-def request_of(content):
-    """A message as a SuperNode hands it to its ClientApp."""
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 0, 0
-    message = Message(content, 1, "train")
-    message.metadata.__dict__["_message_id"] = "1"
-    return message
+def test_what_counts_sites_is_the_coordinators_part(federation, tmp_path):
+    _, [icu, *_] = federation
+    method = {"method": "fed-medlora", "set": {"federation.min_sites": 2, "training.steps": 1}}
+    text = shared_text(study_of().with_settings({"methods": [method]}, where="toy"))
+    file = changed(icu.settings, tmp_path)
+    (tmp_path / "study.yaml").write_text(text)
+    assert site_worker(file, "icu").settings.steps == 1
 
 
-def asked(desk, run):
-    """What a site answers to a request of a run."""
-    worker = desk.worker("icu")
-    initial = worker._bench.initial
-    call = wire.Call(run, 1, initial.manifest.to_json(), "bf16")
+def asked(desk, run, **manifest):
+    """What a site answers to a request of a run; its manifest may claim another backbone."""
+    initial = desk.worker("icu")._bench.initial
+    call = wire.Call(run, 1, replace(initial.manifest, **manifest).to_json(), "bf16")
     content = wire.request(call, wire.adapter_arrays(pack(initial, "bf16")))
     context = Context(1, 1, {"site": "icu"}, RecordDict(), {})
     return client_app(desk)(request_of(content), context).content[wire.CONFIG]
@@ -189,6 +190,16 @@ def test_a_request_of_another_study_file_is_refused(federation):
     refused = asked(desk, "toy/fed-medlora@" + "0" * 64)
     assert (refused["status"], refused["code"]) == ("failed", "config")
     assert asked(desk, desk.run)["status"] == "ok"
+
+
+@pytest.mark.parametrize("what", ["backbone", "tokenizer", "scheme"])
+def test_a_request_for_another_backbone_tokenizer_or_scheme_is_refused(federation, what):
+    _, [icu, *_] = federation
+    desk = site_desk(icu.settings)
+    refused = asked(desk, desk.run, **{what: "0" * 64})
+    assert (refused["status"], refused["code"]) == ("failed", "adapter")
+    [log] = (icu.settings.parent / "work" / "incidents").glob("*.log")
+    assert f"the federation's {what} is 000000000000" in log.read_text()
 
 
 def test_wrong_settings_are_told_without_their_text(tmp_path, capsys):

@@ -48,6 +48,16 @@ def test_before_the_first_start(coordinator):
     assert [row[0] for row in found.tables[0].rows] == list(SITES)
 
 
+def test_while_it_waits_it_says_for_whom(coordinator):
+    journal = journal_of(coordinator)
+    journal.tell("joined", site="discharge")
+    with at_work(coordinator / "run"):
+        begun = json.loads((coordinator / "run" / "journal.json").read_text())["since"]
+        found = standing(coordinator, now=begun + 300)
+    assert found.sentences[1] == "waiting for icu, outpatient, for 5 min"
+    assert [row[1] for row in found.tables[0].rows] == ["not there", "not there", "there"]
+
+
 def test_a_round_under_way_says_who_is_missing_and_how_long_still(coordinator):
     complete(coordinator, 1)
     journal = journal_of(coordinator)

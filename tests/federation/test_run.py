@@ -193,7 +193,8 @@ def test_every_round_has_a_checkpoint_that_opens(tmp_path):
 def test_progress_is_told_in_order(tmp_path):
     told = []
     run(tmp_path, rounds=1, on_event=lambda kind, **facts: told.append((kind, facts)))
-    assert [kind for kind, _ in told] == ["round", "reply", "reply", "reply", "round-done"]
+    kinds = [*["joined"] * 3, "round", *["reply"] * 3, "round-done"]
+    assert [kind for kind, _ in told] == kinds
     assert [facts["site"] for kind, facts in told if kind == "reply"] == list(SITES)
 
 

@@ -122,3 +122,5 @@ class Roster:
         self._end.admit(site, node)
         if declared is not None:
             self.declared.setdefault(site, declared)
+        if self._on_event is not None:
+            self._on_event("joined", site=site)

@@ -24,6 +24,8 @@ _SHARED = (
     "name", "seed", "data_seed", "scheme", "backbone", "adapter", "task", "training", "federation",
     "decoding", "encoder",
 )  # fmt: skip
+#: Of the federation section, what counts sites: a site has one.
+_COORDINATORS = ("min_sites", "robust", "screening")
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,21 @@ def site_study(shared: Shared, settings: SiteSettings, *, folder: Path) -> Study
     notes = settings.notes.model_dump(mode="json", exclude_none=True)
     own = content["sites"][settings.name]
     content["sites"] = {settings.name: {**notes, **own}}
-    content["federation"].pop("min_sites", None)
+    for key in _COORDINATORS:
+        content["federation"].pop(key, None)
+    for entry in content["methods"]:
+        entry["set"] = {key: value for key, value in entry["set"].items() if not _theirs(key)}
     content["root"] = str(folder.resolve())
     content["runtime"] = {"threads": settings.threads}
     if settings.backbone is not None:
         content["backbone"]["name"] = settings.backbone
     return check_study(content, source="site settings")
+
+
+def _theirs(key: str) -> bool:
+    """Whether a method's own setting is the coordinator's part."""
+    section, _, rest = key.partition(".")
+    return section == "federation" and rest.split(".")[0] in _COORDINATORS
 
 
 def _refuse_what_needs_all_notes(study: Study) -> None:

@@ -96,8 +96,9 @@ def _now(
         told = f"round {journal.get('round')}, {state} for {_long(clock - journal['since'])}: "
         return [told + f"{len(answered)} answered, not yet: {', '.join(missing) or 'none'}"]
     if state == "connecting":
-        missing = journal.get("missing", sites)
-        return [f"waiting for {', '.join(missing)}, for {_long(clock - journal['since'])}"]
+        missing = [site for site in sites if site not in journal.get("joined", ())]
+        told = ", ".join(missing) or "the first round"
+        return [f"waiting for {told}, for {_long(clock - journal['since'])}"]
     if state == "failed":
         return [f"failed: {journal.get('reason')}; `fedmedlora federation start` goes on"]
     if state == "interrupted":
@@ -143,7 +144,7 @@ def _doing(site: str, journal: Mapping[str, Any], state: str) -> str:
     if state in ("training", "scoring"):
         return "answered" if site in journal.get("answered", {}) else "at work or not there"
     if state == "connecting":
-        return "not there" if site in journal.get("missing", ()) else "?"
+        return "there" if site in journal.get("joined", ()) else "not there"
     return "–"
 
 

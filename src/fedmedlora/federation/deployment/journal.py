@@ -57,8 +57,10 @@ class Journal:
             answered = {**self._content.get("answered", {}), facts["site"]: facts["seconds"]}
             self._content["answered"] = answered
             self._write()
-        elif kind == "connecting":
-            self._enter("connecting", missing=facts["missing"])
+        elif kind == "joined":
+            joined = {*self._content.get("joined", ()), str(facts["site"])}
+            self._content["joined"] = sorted(joined)
+            self._write()
         elif kind == "round-done" and isinstance(record := facts["record"], RoundRecord):
             self._enter(self._content["state"], complete=record.round)
 

@@ -1,0 +1,129 @@
+"""What `federation start` does when its run ends otherwise than well; a stand-in for Flower."""
+
+import threading
+import time
+
+import pytest
+from deployment_toys import found, study_of
+
+from fedmedlora.cli import run_command
+from fedmedlora.errors import FederationError
+from fedmedlora.federation.deployment import tending
+from fedmedlora.federation.deployment.journal import Journal, at_work
+from fedmedlora.federation.deployment.layout import CoordinatorFolder
+from fedmedlora.federation.deployment.services import Services
+from fedmedlora.federation.plan import RoundRecord
+
+SITES = ("icu", "outpatient")
+
+
+class Runs:
+    """Stands for the SuperLink: every run does what it is told and ends."""
+
+    def __init__(self, folder, *what):
+        self.folder, self.what, self.started, self.stopped = folder, list(what), [], []
+
+    def start(self, folder):
+        what = self.what.pop(0)
+        number = str(len(self.started) + 1)
+        self.started.append(what)
+        begun = threading.Event()
+        threading.Thread(target=self._run, args=(what, begun)).start()
+        begun.wait(5)
+        return number
+
+    def _run(self, what, begun):
+        with at_work(self.folder.run):
+            journal = Journal(self.folder.run, run_id="toy", rounds=2, sites=SITES)
+            begun.set()
+            time.sleep(0.2)
+            if what == "a round, then killed":
+                record = RoundRecord(1, "fed-medlora", {}, 1.0, checkpoint="round-0001")
+                journal.tell("round-done", record=record)
+            elif what != "killed":
+                journal.end(what, reason="1 of 2 sites trained" if what == "failed" else "")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(tending, "_LOOK_S", 0.05)
+    monkeypatch.setattr(tending, "register_sites", lambda folder, sites: None)
+    monkeypatch.setattr(tending, "wait_for_port", lambda port, **more: None)
+    return CoordinatorFolder(tmp_path)
+
+
+def tended(folder, monkeypatch, *what):
+    """Tend a federation whose runs do so; what was noted."""
+    runs, notes = Runs(folder, *what), []
+    monkeypatch.setattr(tending, "start_run", runs.start)
+    monkeypatch.setattr(tending, "stop_run", lambda folder, run: runs.stopped.append(run))
+    services = Services([], logs=folder.logs)
+    try:
+        tending.tend_federation(
+            folder, services, sites=SITES, ports=[("port", 1)], note=notes.append
+        )
+    finally:
+        runs.notes = notes
+        tended.last = runs
+    return runs
+
+
+def test_a_run_that_is_done_ends_the_command(folder, monkeypatch):
+    runs = tended(folder, monkeypatch, "done")
+    assert runs.started == ["done"]
+    assert runs.notes == ["run 1 started"]
+
+
+def test_a_run_whose_process_is_killed_is_started_again(folder, monkeypatch):
+    runs = tended(folder, monkeypatch, "killed", "done")
+    assert runs.started == ["killed", "done"]
+    assert runs.stopped == ["1"]
+    assert runs.notes[-1] == "run 2 goes on"
+
+
+def test_a_run_that_says_it_failed_ends_the_command_with_its_reason(folder, monkeypatch):
+    with pytest.raises(FederationError, match="1 of 2 sites trained"):
+        tended(folder, monkeypatch, "failed", "done")
+    assert tended.last.started == ["failed"]
+
+
+def test_a_run_that_never_completes_a_round_is_given_up(folder, monkeypatch):
+    with pytest.raises(FederationError, match="5 times without completing a round"):
+        tended(folder, monkeypatch, *["killed"] * 9)
+    assert len(tended.last.started) == 5
+
+
+def test_a_completed_round_gives_it_new_patience(folder, monkeypatch):
+    what = [*["killed"] * 4, "a round, then killed", *["killed"] * 3, "done"]
+    assert tended(folder, monkeypatch, *what).started == what
+
+
+def test_a_failure_of_before_does_not_end_a_new_start(folder, monkeypatch):
+    Journal(folder.run, run_id="toy", rounds=2, sites=SITES).end("failed", reason="before")
+    assert tended(folder, monkeypatch, "done").started == ["done"]
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory):
+    return found(tmp_path_factory.mktemp("federation"), study_of())
+
+
+def test_a_second_start_in_the_same_folder_is_refused(federation, capsys):
+    made, _ = federation
+    with at_work(made.folder / "state"):
+        assert run_command(["federation", "start", str(made.folder)]) == 1
+    assert "another process works there" in capsys.readouterr().err
+
+
+def test_a_missing_proxy_is_named(tmp_path, monkeypatch, capsys):
+    made, _ = found(tmp_path, study_of(), proxy="nginx")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert run_command(["federation", "start", str(made.folder)]) == 1
+    assert "nginx: there is no such program here" in capsys.readouterr().err
+
+
+def test_a_site_without_its_key_does_not_start(federation, capsys):
+    _, [icu, *_] = federation
+    (icu.settings.parent / "keys" / "node.key").unlink()
+    assert run_command(["site", "start", str(icu.settings)]) == 2
+    assert "it comes with the site's kit" in capsys.readouterr().err
