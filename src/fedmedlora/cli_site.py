@@ -44,7 +44,11 @@ def audit(
     from fedmedlora.federation.signing import read_public_key
 
     checked = check_log(log, public=None if key is None else read_public_key(key))
-    apart = () if against is None else compare_ends(checked, check_log(against))
+    other = None if against is None else check_log(against)
+    apart: tuple[str, ...] = ()
+    if other is not None:
+        faults = tuple(f"the other end's log: {fault}" for fault in other.faults)
+        apart = faults + compare_ends(checked, other)
     if as_json:
         content = {"entries": checked.entries, "faults": checked.faults, "disagreements": apart}
         typer.echo(json.dumps(content, indent=1))

@@ -387,6 +387,16 @@ def test_the_command_shows_what_was_sent_and_finds_what_was_changed(tmp_path, ca
     assert run_command(["site", "audit", str(tmp_path / "none")]) == 1
 
 
+def test_a_change_of_the_other_ends_log_shows_too(tmp_path, capsys):
+    path, other = written(tmp_path)
+    lines = other.read_bytes().splitlines(keepends=True)
+    other.write_bytes(b"".join([*lines[:-2], lines[-1], lines[-2]]))
+    assert run_command(["site", "audit", str(path), "--against", str(other), "--check"]) == 1
+    told = capsys.readouterr().out
+    assert "- the other end's log: " in told
+    assert "The two ends' logs agree." not in told
+
+
 def test_what_somebody_wrote_into_a_log_does_not_get_to_the_terminal_as_it_is(tmp_path, capsys):
     (tmp_path / "log").write_bytes(b'{"kind":"\\u001b[2J","n":[],"said":7,"time":null}\nno\xff\n')
     assert run_command(["site", "audit", str(tmp_path / "log"), "--check"]) == 1
