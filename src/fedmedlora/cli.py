@@ -163,8 +163,8 @@ def inspect(
 
 @app.command()
 def score(
-    gold: Annotated[Path, typer.Option(help="Annotated documents, neutral JSONL.")],
-    pred: Annotated[Path, typer.Option(help="Predicted documents, neutral JSONL.")],
+    gold: Annotated[Path, typer.Option(help="Annotated documents, any format.")],
+    pred: Annotated[Path, typer.Option(help="Predicted documents, any format.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print records as in scores.json.")] = (
         False
     ),

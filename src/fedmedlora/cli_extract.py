@@ -12,7 +12,9 @@ from fedmedlora.errors import ConfigError
 
 
 def extract(
-    notes: Annotated[list[Path], typer.Argument(metavar="NOTE.txt...", help="UTF-8 text files.")],
+    notes: Annotated[
+        list[Path], typer.Argument(metavar="NOTE...", help="Text files; documents in .jsonl.")
+    ],
     adapter: Annotated[Path, typer.Option(metavar="DIR", help="Folder of a trained adapter.")],
     to_format: Annotated[str, typer.Option("--format", help="jsonl or brat.")] = "jsonl",
     out: Annotated[

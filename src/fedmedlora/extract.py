@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from fedmedlora.corpus.files import read_text, storable
+from fedmedlora.corpus.jsonl import read_jsonl
 from fedmedlora.errors import AdapterError, ConfigError, DataError, SchemaError
 from fedmedlora.model.backbone import Precision
 from fedmedlora.progress import OnEvent
@@ -67,7 +68,7 @@ def extract(
 
     Args:
         adapter_folder: the adapter with its ``task.json``.
-        notes: UTF-8 text files, see ``read_notes``.
+        notes: text files and neutral JSONL, see ``read_notes``.
         tasks: some of those that the adapter was trained on; ``None``: all of them. Modifiers
             need entities.
         backbone: where the backbone is on this machine; it must be the one that the adapter was
@@ -140,33 +141,43 @@ def answers_by_vllm(lora: str, *, allow_egress: bool) -> Answer:
 
 
 def read_notes(paths: Sequence[Path]) -> list[Document]:
-    """Text files as documents without annotation; line ends and tabs stay as they are.
+    """Notes as documents without annotation; line ends and tabs stay as they are.
 
-    A document's id is its file's name without the ending; where two names are equal, those have
-    their paths as given instead.
+    A .jsonl file holds documents in the neutral format; their annotations are left behind. Any
+    other file is one note in UTF-8: its id is the file's name without the ending; where two names
+    are equal, those have their paths as given instead.
 
     Raises:
-        DataError: a file is missing, a folder, not UTF-8, holds a NUL, has no text, or is named
-            twice.
+        DataError: a file is missing, a folder, not UTF-8, holds a NUL, has no text, or is not
+            neutral JSONL; or two notes have one id.
     """
     names = Counter(path.stem for path in paths)
     documents: dict[str, Document] = {}
     for path in paths:
-        name = path.stem if names[path.stem] == 1 else str(path)
         if path.is_dir():
             raise DataError("is a folder; name its files", path=path)
-        if not storable(name):
-            raise DataError("its name is not UTF-8 and can be no document's id", path=path)
-        text = read_text(path)
-        if not text.strip():
-            raise DataError("the note is empty: there is no text in it", path=path)
-        if name in documents:
-            raise DataError(
-                "the note is named twice, or another file's name is this path; name it once",
-                path=path,
-            )
-        documents[name] = Document(name, text)
+        name = path.stem if names[path.stem] == 1 else str(path)
+        for note in _notes_of(path, name):
+            if note.id in documents:
+                raise DataError(
+                    f"two notes have the id {note.id!r}; name each file once, and give documents "
+                    "of JSONL ids of their own",
+                    path=path,
+                )
+            documents[note.id] = note
     return list(documents.values())
+
+
+def _notes_of(path: Path, name: str) -> list[Document]:
+    """The notes of one file; ``name`` is the id of a file that is one note."""
+    if path.suffix.lower() == ".jsonl":
+        return [Document(one.id, one.text, group=one.group) for one in read_jsonl(path)]
+    if not storable(name):
+        raise DataError("its name is not UTF-8 and can be no document's id", path=path)
+    text = read_text(path)
+    if not text.strip():
+        raise DataError("the note is empty: there is no text in it", path=path)
+    return [Document(name, text)]
 
 
 def read_task(adapter_folder: Path) -> AdapterTask:

@@ -220,7 +220,7 @@ def test_debug_lets_the_traceback_through(study_file, tmp_path, studies, monkeyp
     ("arguments", "told"),
     [
         (["score", "--gold", "{missing}", "--pred", "{gold}"], "no such file"),
-        (["score", "--gold", "{folder}", "--pred", "{gold}"], "Is a directory"),
+        (["score", "--gold", "{empty_folder}", "--pred", "{gold}"], "the folder holds neither"),
         (["score", "--gold", "{binary}", "--pred", "{gold}"], "is not UTF-8"),
         (["score", "--gold", "{nul}", "--pred", "{gold}"], "NUL byte at byte 1"),
         (["score", "--gold", "{gold}", "--pred", "{empty}"], "the file is empty"),
@@ -256,11 +256,13 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
     places = {
         "missing": files / "missing",
         "folder": files,
+        "empty_folder": files / "empty folder",
         "gold": files / "gold.jsonl",
         "study": study_file,
     }
+    places["empty_folder"].mkdir()
     for name, content in (("binary", b"\xff\xfe"), ("nul", b"{\0}"), ("empty", b"")):
-        places[name] = files / name
+        places[name] = files / f"{name}.jsonl"
         places[name].write_bytes(content)
     assert command(*(argument.format(**places) for argument in arguments)) == 2
     printed = capsys.readouterr()

@@ -9,14 +9,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from fedmedlora.cli import run_command
-from fedmedlora.corpus.jsonl import read_jsonl
+from fedmedlora.corpus.jsonl import read_jsonl, write_jsonl
 from fedmedlora.corpus.read import read_documents
 from fedmedlora.errors import AdapterError, ConfigError, DataError
 from fedmedlora.extract import extract, read_notes, read_task
 from fedmedlora.model.adapter_files import save_adapter
 from fedmedlora.model.backbone import load_backbone
 from fedmedlora.model.lora import adapter_of, manifest_of, new_adapter_model
-from fedmedlora.schema import Scheme
+from fedmedlora.schema import Document, Entity, Scheme
 
 NOTE = "Denies chest pain.\r\nAspirin 81 mg\tdaily for 3 days – no fever 😀.\n"
 SCHEME = Scheme(
@@ -295,8 +295,24 @@ def test_an_unusable_note_is_refused_by_name(tmp_path, content, told):
 def test_a_folder_or_the_same_note_twice_is_refused(tmp_path, note):
     with pytest.raises(DataError, match="is a folder"):
         read_notes([tmp_path])
-    with pytest.raises(DataError, match="named twice"):
+    with pytest.raises(DataError, match="two notes have the id"):
         read_notes([note, note])
+
+
+def test_documents_of_jsonl_are_notes_without_their_annotations(tmp_path):
+    document = Document(
+        "a", "fever", (Entity("T1", "problem", 0, 5),), group="p1", covers=frozenset({"problem"})
+    )
+    write_jsonl([document, Document("b", "no cough")], tmp_path / "notes.jsonl")
+    (tmp_path / "c.txt").write_text("x", encoding="utf-8")
+    notes = read_notes([tmp_path / "notes.jsonl", tmp_path / "c.txt"])
+    assert notes == [
+        Document("a", "fever", group="p1"),
+        Document("b", "no cough"),
+        Document("c", "x"),
+    ]
+    with pytest.raises(DataError, match="two notes have the id 'a'"):
+        read_notes([tmp_path / "notes.jsonl", tmp_path / "notes.jsonl"])
 
 
 def test_a_long_single_line_is_one_note(tmp_path):

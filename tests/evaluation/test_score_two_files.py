@@ -5,6 +5,7 @@ import json
 import pytest
 from scoring_documents import SCHEME, doc
 
+from fedmedlora.corpus.brat_folder import write_brat
 from fedmedlora.corpus.jsonl import write_jsonl
 from fedmedlora.errors import DataError
 from fedmedlora.evaluation.score_files import score_files
@@ -55,3 +56,12 @@ def test_covers_may_be_given_for_a_file_that_does_not_say(write):
 def test_predictions_for_another_text_are_refused(write):
     with pytest.raises(DataError, match="not gold's"):
         score_files(write("g.jsonl", doc()), write("p.jsonl", doc(text="x")), scheme=SCHEME)
+
+
+def test_gold_may_be_in_another_format_than_the_predictions(write, tmp_path):
+    documents = [doc(("problem", 0, 4), ("drug", 10, 14), name="note")]
+    write_brat(documents, tmp_path / "gold")
+    predicted = write("p.jsonl", doc(("problem", 0, 4), name="note"))
+    found = score_files(tmp_path / "gold", predicted, scheme=SCHEME)
+    micro = next(record for record in found.records if record.type == "micro")
+    assert (micro.tp, micro.gold) == (1, 2)

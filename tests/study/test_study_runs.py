@@ -14,6 +14,7 @@ from fedmedlora.study.arms import study_arms
 from fedmedlora.study.methods import first_rounds_of
 from fedmedlora.study.rescoring import rescore
 from fedmedlora.study.run import run_study
+from fedmedlora.study.run_folder import RunFolder
 from fedmedlora.study.tables import study_tables
 
 TEXT = """
@@ -90,6 +91,11 @@ def test_scores_can_be_made_again_without_a_model(run, monkeypatch):
     monkeypatch.setattr("fedmedlora.study.run.MethodRunner", None)
     rescore(run)
     assert (run / "scores.json").read_bytes() == before
+
+
+def test_scores_are_not_made_again_while_another_process_is_at_work(run):
+    with RunFolder(run).alone(), pytest.raises(RunError, match="another process"):
+        rescore(run)
 
 
 def test_a_row_is_scored_again_from_the_run_folder_alone(run, monkeypatch):

@@ -1,4 +1,4 @@
-"""Two neutral JSONL files in, gold and predictions; records, table and remarks out."""
+"""Two files or folders in, gold and predictions; records, table and remarks out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedmedlora.corpus.jsonl import read_jsonl
+from fedmedlora.corpus.read import read_documents
 from fedmedlora.evaluation.intervals import DEFAULT_BOOTSTRAP, Bootstrap
 from fedmedlora.evaluation.records import ScoreRecord, make_records
 from fedmedlora.evaluation.tables import Table, score_table
@@ -71,9 +71,9 @@ def score_files(
     tasks: Sequence[Task] = TASKS,
     bootstrap: Bootstrap | None = DEFAULT_BOOTSTRAP,
 ) -> FileScores:
-    """Score a file of predictions against a file of gold, both neutral JSONL.
+    """Score predictions against gold, each in any format that ``corpus.read`` reads.
 
-    What the annotators covered is what the gold file's documents say, restricted by ``covers`` if
+    What the annotators covered is what gold's documents say, restricted by ``covers`` if
     that is given; the predictions' own ``covers`` are not looked at.
 
     Args:
@@ -83,7 +83,7 @@ def score_files(
         DataError: a file cannot be read, or as ``tally_documents``.
         SchemaError: a document breaks a rule of the data model.
     """
-    gold, predicted = read_jsonl(Path(gold_path)), read_jsonl(Path(pred_path))
+    gold, predicted = read_documents(gold_path), read_documents(pred_path)
     tally = tally_documents(gold, predicted, scheme=scheme, covers=covers, tasks=tasks)
     return FileScores(
         records=tuple(

@@ -30,19 +30,25 @@ def rescore(out: Path, *, method: str | None = None) -> list[str]:
         left alone as well.
 
     Raises:
-        RunError: answers or gold are missing, or do not fit each other.
+        RunError: answers or gold are missing, or do not fit each other; or another process is at
+            work in this run folder.
         ConfigError: the study has no such method.
         DataError: training notes that a dictionary needs cannot be read.
     """
     folder = RunFolder(out)
     study = folder.study()
-    scored = {study.seed: _score(folder, study, only=method)}
-    if method is not None:
+    with folder.alone():
+        return _rescore(folder, study, only=method)
+
+
+def _rescore(folder: RunFolder, study: Study, *, only: str | None) -> list[str]:
+    scored = {study.seed: _score(folder, study, only=only)}
+    if only is not None:
         return []
     unfinished = []
     all_seeds = True
     for record in folder.further_runs():
-        one = RunFolder(out / str(record["folder"]))
+        one = RunFolder(folder.path / str(record["folder"]))
         again = _finished_study(one)
         if again is None:
             unfinished.append(str(record["name"]))
