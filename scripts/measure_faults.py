@@ -117,6 +117,8 @@ class Federation:
             sizes = {"train": 2, "validation": 1, "test": 1}
             content |= {"notes": {"synthetic": {"style": site, **sizes}}, "port": own}
             (place / "site.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+        sent = [str(self.root / site / f"{site}.membership.json") for site in SITES]
+        self._call("federation", "admit", str(self.folder), *sent)
 
     def start_site(self, site: str) -> None:
         """Start a site's command."""

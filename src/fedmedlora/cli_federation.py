@@ -34,7 +34,7 @@ def init(
         bool, typer.Option("--no-proxy", help="No nginx: on networks where all are trusted.")
     ] = False,
 ) -> None:
-    """Make certificates, keys, a kit for every site, and the services' configuration."""
+    """Make certificates, a kit for every site, and the services' configuration."""
     from fedmedlora.config import load_study
     from fedmedlora.config_deployment import CoordinatorSettings, check_settings
     from fedmedlora.study.founding import files_of_kit, found_federation
@@ -52,6 +52,25 @@ def init(
         files = " and ".join(str(file) for file in files_of_kit(archive))
         typer.echo(f"kit of {site}: {files}")
     typer.echo(f"public key, to be told to the sites by telephone: {made.public}")
+
+
+@federation.command()
+def admit(
+    folder: Folder,
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="SITE.membership.json...", help="What the sites sent back."),
+    ],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="In the place of keys that a site had before.")
+    ] = False,
+) -> None:
+    """Take the public keys that sites made; compare each fingerprint with its site by telephone."""
+    from fedmedlora.study.admitting import admit_sites
+
+    for site, made in admit_sites(folder, files, replace=replace).items():
+        typer.echo(f"admitted: {site}, fingerprint {made.fingerprint}")
+    typer.echo("compare every fingerprint with the site's by telephone, before the first start")
 
 
 @federation.command()

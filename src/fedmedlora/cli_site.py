@@ -70,11 +70,15 @@ def unpack(
         str, typer.Option(metavar="HEX", help="The coordinator's public key, as told by it.")
     ],
 ) -> None:
-    """Check that a kit is the coordinator's and unchanged, and lay it out."""
+    """Check that a kit is the coordinator's and unchanged, lay it out, and make the site's keys."""
     from fedmedlora.federation.deployment.kit import unpack_kit
+    from fedmedlora.federation.deployment.membership import membership_file
 
-    name = unpack_kit(kit, out, public=key.strip().lower())
-    typer.echo(f"the kit of site {name}: {out}\nfill in notes in {out / 'site.yaml'}")
+    made = unpack_kit(kit, out, public=key.strip().lower())
+    typer.echo(f"the kit of site {made.site}: {out}")
+    typer.echo(f"send this back to the coordinator: {membership_file(out, made.site)}")
+    typer.echo(f"fingerprint, to be told by telephone: {made.fingerprint}")
+    typer.echo(f"then fill in notes in {out / 'site.yaml'}")
 
 
 @site.command()

@@ -71,6 +71,25 @@ def write_bytes(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def write_private(path: Path, data: bytes) -> None:
+    """Write a new file that its owner alone can read, not for a moment others either.
+
+    Raises:
+        RunError: it exists already (it is never overwritten), or cannot be written.
+    """
+    if path.exists():
+        raise RunError(f"{path} exists already, and is never overwritten")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}") from error
+
+
 def replace_bytes(path: Path, data: bytes) -> None:
     """Write a file in the place of another: after a crash there is one of the two, whole."""
     fresh = path.with_name(f".{path.name}.tmp")

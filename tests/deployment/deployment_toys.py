@@ -16,8 +16,10 @@ import fedmedlora
 from fedmedlora.config import check_study
 from fedmedlora.config_deployment import CoordinatorSettings
 from fedmedlora.federation.deployment.kit import unpack_kit
+from fedmedlora.federation.deployment.membership import membership_file
 from fedmedlora.federation.flower import Message, TaskIdentity
 from fedmedlora.strict_yaml import load_yaml
+from fedmedlora.study.admitting import admit_sites
 from fedmedlora.study.founding import found_federation
 
 STYLES = ("icu", "outpatient", "discharge")
@@ -60,9 +62,13 @@ class Hospital:
     name: str
     settings: Path
 
+    @property
+    def membership(self):
+        return membership_file(self.settings.parent, self.name)
 
-def found(folder, study, *, proxy="none", **settings):
-    """A coordinator's folder and the unpacked kits of its sites, each filled in."""
+
+def found(folder, study, *, proxy="none", admit=True, **settings):
+    """A coordinator's folder and the unpacked kits of its sites, each filled in and admitted."""
     port, superlink, *others = free_ports(2 + len(study.sites))
     given = {"host": "localhost", "port": port, "superlink_port": superlink, "proxy": proxy}
     made = found_federation(
@@ -77,6 +83,8 @@ def found(folder, study, *, proxy="none", **settings):
         content["port"] = own
         (place / "site.yaml").write_text(yaml.safe_dump(content))
         hospitals.append(Hospital(name, place / "site.yaml"))
+    if admit:
+        admit_sites(made.folder, [one.membership for one in hospitals])
     return made, hospitals
 
 

@@ -82,7 +82,7 @@ def test_a_study_over_machines_ends_with_the_adapter_of_one_machine(tmp_path, pr
     both_ends = run / "federation" / "fed-medlora" / "audit.jsonl"
     for one in hospitals:
         log = one.settings.parent / "work" / f"{one.name}.audit.jsonl"
-        key = made.folder / "sites" / f"{one.name}.signing.pub"
+        key = made.folder / "sites" / one.name / "signing.pub"
         checks = ["--check", "--key", str(key), "--against", str(both_ends)]
         assert run_command(["site", "audit", str(log), *checks]) == 0
     assert "3 of 3" in capsys.readouterr().out  # signed

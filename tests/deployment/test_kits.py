@@ -8,7 +8,6 @@ import tarfile
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from deployment_toys import found, study_of
 
 from fedmedlora.cli import run_command
@@ -21,10 +20,12 @@ from fedmedlora.federation.deployment.kit import (
     unpack_kit,
     write_kit,
 )
+from fedmedlora.federation.deployment.membership import read_membership
 from fedmedlora.study.founding import found_federation
 from fedmedlora.study.shared import read_shared
 
-FILES = {"study.yaml": b"name: toy\n", "keys/node.key": b"private"}
+KEYS = ("node.key", "signing.key")
+FILES = {"study.yaml": b"name: toy\n", "notes/README.md": b"none"}
 
 
 @pytest.fixture(scope="module")
@@ -83,47 +84,48 @@ def test_a_kit_without_its_signature_is_refused(kit):
 
 def test_an_unpacked_kit_is_its_owners_alone_and_is_never_overwritten(kit, tmp_path):
     archive, public = kit
-    assert unpack_kit(archive, tmp_path / "site", public=public) == "icu"
-    key = tmp_path / "site" / "keys" / "node.key"
-    assert key.read_bytes() == b"private"
-    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert unpack_kit(archive, tmp_path / "site", public=public).site == "icu"
+    assert (tmp_path / "site" / "notes" / "README.md").read_bytes() == b"none"
+    for name in ("node.key", "signing.key"):
+        key = tmp_path / "site" / "keys" / name
+        assert stat.S_IMODE(key.stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "site").stat().st_mode) == 0o700
     with pytest.raises(RunError, match="exists already"):
         unpack_kit(archive, tmp_path / "site", public=public)
 
 
-def test_a_site_gets_its_own_keys_and_nobody_elses_notes(federation):
+def test_a_kit_holds_no_private_key_and_nobodys_notes(federation):
     made, hospitals = federation
     study = (made.folder / "study.yaml").read_text()
     assert "synthetic" not in study
-    seen = set()
     for one in hospitals:
-        folder = one.settings.parent
-        assert (folder / "study.yaml").read_text() == study
-        seen.add((folder / "keys" / "node.key").read_bytes())
-        seen.add((folder / "keys" / "signing.key").read_bytes())
+        assert (one.settings.parent / "study.yaml").read_text() == study
         with tarfile.open(made.kits[one.name]) as tar:
-            names = {name.partition("/")[2] for name in tar.getnames()}
-        assert names == {
+            content = {entry.name.partition("/")[2]: tar.extractfile(entry).read() for entry in tar}
+        assert set(content) == {
             "README.md", "site.yaml", "study.yaml", "expected.json", "ca.pem", "coordinator.pub",
-            "keys/node.key", "keys/node.key.pub", "keys/signing.key", "keys/signing.key.pub",
             "systemd/fedmedlora-site.service", "MANIFEST.json",
         }  # fmt: skip
-    assert len(seen) == 2 * len(hospitals)
+        assert not [name for name, data in content.items() if b"PRIVATE KEY" in data]
 
 
-def test_the_coordinator_keeps_the_public_halves_of_the_sites_keys(federation):
+def test_no_private_key_of_a_site_is_in_the_coordinators_folder(federation):
     made, hospitals = federation
-    for one in hospitals:
-        keys = one.settings.parent / "keys"
-        node = load_ssh_private_key((keys / "node.key").read_bytes(), None)
-        assert node.curve.name == "secp384r1"
-        for kind in ("node", "signing"):
-            kept = (made.folder / "sites" / f"{one.name}.{kind}.pub").read_bytes()
-            assert kept == (keys / f"{kind}.key.pub").read_bytes()
-        signed = signing.sign(b"x", signing.read_key(keys / "signing.key"), purpose="reply")
-        public = signing.read_public_key(made.folder / "sites" / f"{one.name}.signing.pub")
-        assert signing.is_signed(b"x", signed, public, purpose="reply")
+    every = b"".join(path.read_bytes() for path in made.folder.rglob("*") if path.is_file())
+    keys = [one.settings.parent / "keys" / name for one in hospitals for name in KEYS]
+    assert len({key.read_bytes() for key in keys}) == 2 * len(hospitals)
+    for key in keys:
+        [middle, *_] = key.read_bytes().splitlines()[1:]
+        assert middle not in every
+
+
+@pytest.mark.parametrize("site", ["../icu", "", "a/b", ".icu"])
+def test_a_kit_of_a_site_that_cannot_be_is_refused(tmp_path, site):
+    key = Ed25519PrivateKey.generate()
+    write_kit(tmp_path / "kit.tar.gz", FILES, site=site, key=key)
+    with pytest.raises(DataError, match="no site's name"):
+        unpack_kit(tmp_path / "kit.tar.gz", tmp_path / "new", public=signing.public_key(key))
+    assert not (tmp_path / "new").exists()
 
 
 def test_private_files_of_a_coordinator_are_its_owners_alone(federation):
@@ -159,6 +161,10 @@ def test_unpack_says_what_is_wrong_with_a_kit(federation, tmp_path, capsys):
     assert run_command([*arguments, "--key", "0" * 64]) == 2
     assert "another key" in capsys.readouterr().err
     assert run_command([*arguments, "--key", made.public]) == 0
+    told = read_membership(tmp_path / "icu" / "icu.membership.json")
+    out = capsys.readouterr().out
+    assert f"send this back to the coordinator: {tmp_path / 'icu' / 'icu.membership.json'}" in out
+    assert told.fingerprint in out
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,11 @@ def journal_of(folder):
 def test_before_the_first_start(coordinator):
     found = standing(coordinator)
     assert found.state == "not started"
-    assert found.sentences == ("toy, fed-medlora: 0 of 4 rounds done", "not started")
+    assert found.sentences == (
+        "toy, fed-medlora: 0 of 4 rounds done",
+        "no key is admitted yet of icu, outpatient, discharge",
+        "not started",
+    )
     assert [row[0] for row in found.tables[0].rows] == list(SITES)
 
 
@@ -54,8 +58,8 @@ def test_while_it_waits_it_says_for_whom(coordinator):
     with at_work(coordinator / "run"):
         begun = json.loads((coordinator / "run" / "journal.json").read_text())["since"]
         found = standing(coordinator, now=begun + 300)
-    assert found.sentences[1] == "waiting for icu, outpatient, for 5 min"
-    assert [row[1] for row in found.tables[0].rows] == ["not there", "not there", "there"]
+    assert found.sentences[2] == "waiting for icu, outpatient, for 5 min"
+    assert [row[2] for row in found.tables[0].rows] == ["not there", "not there", "there"]
 
 
 def test_a_round_under_way_says_who_is_missing_and_how_long_still(coordinator):
@@ -67,14 +71,14 @@ def test_a_round_under_way_says_who_is_missing_and_how_long_still(coordinator):
         begun = json.loads((coordinator / "run" / "journal.json").read_text())["round_since"]
         found = standing(coordinator, now=begun + 40)
     assert found.state == "training"
-    assert found.sentences[1] == (
+    assert found.sentences[2] == (
         "round 2, training for 40 s: 1 answered, not yet: outpatient, discharge"
     )
     # 60 s of this round, and two more of 100 s.
-    assert found.sentences[2] == "about 4 min left, at 100 s a round"
+    assert found.sentences[3] == "about 4 min left, at 100 s a round"
     sites, rounds = found.tables
     assert sites.rows[0] == (
-        "icu", "answered", "ok", "10", "0.333", "1.500", "–", "0.250", "80",
+        "icu", "not admitted", "answered", "ok", "10", "0.333", "1.500", "–", "0.250", "80",
     )  # fmt: skip
     assert rounds.rows == (("1", "none", "3", "1.500", "100", "a" * 12),)
 
@@ -83,7 +87,7 @@ def test_a_round_without_a_site_names_it(coordinator):
     complete(coordinator, 1, discharge=SiteRecord("absent", "not connected"))
     found = standing(coordinator)
     assert found.tables[1].rows[0][:3] == ("1", "discharge", "2")
-    assert found.tables[0].rows[2][2] == "absent: not connected"
+    assert found.tables[0].rows[2][3] == "absent: not connected"
 
 
 def test_a_run_whose_process_is_gone_is_interrupted(coordinator, capsys):
@@ -97,7 +101,7 @@ def test_a_run_whose_process_is_gone_is_interrupted(coordinator, capsys):
 def test_how_a_run_ended_is_told(coordinator, capsys):
     journal = journal_of(coordinator)
     journal.end("failed", reason="round 1: 2 of 3 sites trained, 3 are needed")
-    assert "2 of 3 sites trained" in standing(coordinator).sentences[1]
+    assert "2 of 3 sites trained" in standing(coordinator).sentences[2]
     assert run_command(["federation", "status", str(coordinator)]) == 1
     journal.end("done")
     assert standing(coordinator).state == "done"

@@ -126,4 +126,4 @@ def test_a_site_without_its_key_does_not_start(federation, capsys):
     _, [icu, *_] = federation
     (icu.settings.parent / "keys" / "node.key").unlink()
     assert run_command(["site", "start", str(icu.settings)]) == 2
-    assert "it comes with the site's kit" in capsys.readouterr().err
+    assert "`site unpack` of the kit makes it" in capsys.readouterr().err

@@ -20,11 +20,11 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from fedmedlora.durable import write_bytes
+from fedmedlora.durable import write_bytes, write_private
 from fedmedlora.errors import ConfigError, RunError
 
 #: What a signature may be for.
-Purpose = Literal["reply", "log-head", "kit"]
+Purpose = Literal["reply", "log-head", "kit", "membership"]
 _PUBLIC = re.compile(r"[0-9a-f]{64}")
 
 
@@ -38,17 +38,8 @@ def make_key(path: Path) -> str:
         RunError: PATH exists already (it is never overwritten), or cannot be written.
     """
     key = Ed25519PrivateKey.generate()
-    private = private_bytes(key)
-    if path.exists():
-        raise RunError(f"{path} exists already; a key is never overwritten")
+    write_private(path, private_bytes(key))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Never readable by others, not for a moment either.
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(private)
-            file.flush()
-            os.fsync(file.fileno())
         write_bytes(public_file(path), f"{public_key(key)}\n".encode())
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror}") from error

@@ -28,6 +28,7 @@ from fedmedlora.study.shared import Shared, read_shared, site_study
 #: Estimates of memory were up to 11 % low (docs/performance.md).
 _ROOM = 1.2
 _FINE_SKEW_S = 60.0
+_NEW_KEYS = "unpack the kit into a new folder and have its membership admitted (--replace)"
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,11 @@ def _keys(folder: SiteFolder) -> list[Check]:
     for file in (folder.node_key, folder.signing_key):
         name = str(file.relative_to(folder.root))
         if not file.is_file():
-            checks.append(Check(name, "wrong", "missing", "unpack the site's kit again"))
+            checks.append(Check(name, "wrong", "missing", _NEW_KEYS))
             continue
         mode = stat.S_IMODE(file.stat().st_mode)
         own = os.name == "nt" or not mode & 0o077
-        advice = "" if own else f"chmod 600 {name}; ask for a new kit if others may have read it"
+        advice = "" if own else f"chmod 600 {name}; if others may have read it, {_NEW_KEYS}"
         checks.append(Check(name, "ok" if own else "wrong", f"mode {mode:04o}", advice))
     return checks
 

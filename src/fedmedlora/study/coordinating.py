@@ -17,8 +17,8 @@ from fedmedlora.federation.deployment.journal import Journal, at_work
 from fedmedlora.federation.deployment.layout import CoordinatorFolder
 from fedmedlora.federation.flower import Grid
 from fedmedlora.federation.run import run_on_grid
-from fedmedlora.federation.signing import read_public_key
 from fedmedlora.model.adapter_files import save_adapter
+from fedmedlora.study.admitting import all_admitted
 from fedmedlora.study.data import StudyData
 from fedmedlora.study.methods import MethodRunner
 from fedmedlora.study.shared import read_shared
@@ -45,6 +45,7 @@ def run_coordinator(grid: Grid, root: Path) -> None:
         journal = Journal(run, run_id=shared.run_id, rounds=rounds, sites=names)
         try:
             clear_leftovers(run)
+            members = all_admitted(folder, names)
             runner = MethodRunner(shared.study, StudyData((), ()), run, lambda kind, facts: None)
             base = runner.bench(shared.arm).base(shared.arm.study)
             plan = replace(
@@ -52,9 +53,7 @@ def run_coordinator(grid: Grid, root: Path) -> None:
                 run_id=shared.run_id,
                 connect_s=60 * settings.wait_minutes,
                 processes=1,
-                public_keys=tuple(
-                    (site, read_public_key(folder.sites / f"{site}.signing.pub")) for site in names
-                ),
+                public_keys=tuple((site, made.signing) for site, made in members.items()),
             )
             result = run_on_grid(
                 grid,
@@ -63,7 +62,7 @@ def run_coordinator(grid: Grid, root: Path) -> None:
                 folder=run / "federation" / shared.arm.label,
                 on_event=journal.tell,
                 resume=True,
-                key=folder.keys / "signing.key",
+                key=folder.signing_key,
                 poll_s=POLL_S,
             )
             with new_folder(run / "adapters" / shared.arm.label) as fresh:

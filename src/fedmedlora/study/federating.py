@@ -21,6 +21,7 @@ from fedmedlora.federation.deployment.journal import at_work
 from fedmedlora.federation.deployment.layout import CoordinatorFolder, SiteFolder
 from fedmedlora.federation.deployment.services import Service, Services, refuse_taken_port
 from fedmedlora.federation.deployment.tending import tend_federation
+from fedmedlora.study.admitting import all_admitted
 from fedmedlora.study.shared import read_shared, site_study
 
 #: Of the Flower app; see ``study.flower_app``, which is not imported here: it would load Flower.
@@ -39,12 +40,13 @@ def start_federation(root: Path, *, note: Callable[[str], None]) -> None:
         note: told a line of what happens.
 
     Raises:
-        ConfigError: the settings are wrong.
+        ConfigError: the settings are wrong, or a site's key is not admitted yet.
         FederationError: the run failed.
         RunError: a process cannot be started.
     """
     folder = CoordinatorFolder(root.resolve())
     settings, shared = load_coordinator(folder.settings), read_shared(folder.study)
+    members = all_admitted(folder, tuple(shared.study.sites))
     proxied = settings.proxy == "nginx"
     app = app_configuration(version=__version__, server=f"{_APP}:server", client=f"{_APP}:client")
     write_flower_files(folder, port=settings.superlink_port, app=app)
@@ -59,7 +61,7 @@ def start_federation(root: Path, *, note: Callable[[str], None]) -> None:
     tend_federation(
         folder,
         Services(services, logs=folder.logs),
-        sites=tuple(shared.study.sites),
+        sites=tuple(members),
         ports=ports,
         note=note,
     )
@@ -81,9 +83,9 @@ def start_site(file: Path, *, note: Callable[[str], None]) -> None:
     folder, work = SiteFolder(file.parent), file.parent / settings.work
     shared = read_shared(file.parent / settings.study)
     site_study(shared, settings, folder=folder.root)
-    for key in (folder.authority, folder.node_key):
-        if not key.is_file():
-            raise ConfigError(f"{key}: is missing; it comes with the site's kit")
+    for file_of_kit in (folder.authority, folder.node_key, folder.signing_key):
+        if not file_of_kit.is_file():
+            raise ConfigError(f"{file_of_kit}: is missing; `site unpack` of the kit makes it")
     with at_work(work):
         refuse_taken_port(settings.port, key="port")
         around = _environment(settings.threads) | _device(settings)

@@ -15,16 +15,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fedmedlora import __version__
 from fedmedlora.config import Study, check_study
 from fedmedlora.config_deployment import CoordinatorSettings
+from fedmedlora.durable import write_private
 from fedmedlora.errors import RunError
 from fedmedlora.federation import signing
 from fedmedlora.federation.deployment.certificates import (
     LOOPBACK,
     make_authority,
-    make_node_key,
     make_server_certificate,
 )
-from fedmedlora.federation.deployment.kit import private_file, signature_file, write_kit
-from fedmedlora.federation.deployment.layout import CoordinatorFolder
+from fedmedlora.federation.deployment.kit import signature_file, write_kit
+from fedmedlora.federation.deployment.layout import STUDY_FILE, CoordinatorFolder
 from fedmedlora.federation.deployment.rendering import render
 from fedmedlora.federation.deployment.services import program
 from fedmedlora.model.backbone import fingerprints_of
@@ -82,8 +82,8 @@ def found_federation(
     _write(folder.study, text)
     _write_settings(folder, settings, study=study.name)
     _make_certificates(folder, settings.host, name=study.name)
-    public = signing.make_key(folder.keys / "signing.key")
-    key = signing.read_key(folder.keys / "signing.key")
+    public = signing.make_key(folder.signing_key)
+    key = signing.read_key(folder.signing_key)
     kits = {
         site: _make_kit(
             folder, site, key=key, settings=settings, study=study.name, expected=expected
@@ -108,12 +108,12 @@ def _expected(study: Study) -> bytes:
 
 def _make_certificates(folder: CoordinatorFolder, host: str, *, name: str) -> None:
     pair, key, authority = make_authority(f"fedmedlora {name}")
-    private_file(folder.keys / "ca.key", pair.private)
+    write_private(folder.keys / "ca.key", pair.private)
     server = make_server_certificate((host, *LOOPBACK), key, authority)
-    private_file(folder.keys / "server.key", server.private)
+    write_private(folder.keys / "server.key", server.private)
     _write(folder.authority, pair.public.decode())
     _write(folder.keys / "server.pem", server.public.decode())
-    private_file(folder.secret, secrets.token_bytes(32))
+    write_private(folder.secret, secrets.token_bytes(32))
 
 
 def _write_settings(
@@ -156,12 +156,7 @@ def _make_kit(
     study: str,
     expected: bytes,
 ) -> Path:
-    """One site's keys and archive; the coordinator keeps the public halves."""
-    node = make_node_key()
-    own = Ed25519PrivateKey.generate()
-    public = f"{signing.public_key(own)}\n".encode()
-    _write(folder.sites / f"{site}.node.pub", node.public.decode())
-    _write(folder.sites / f"{site}.signing.pub", public.decode())
+    """One site's archive."""
     facts = {
         "site": site,
         "study": study,
@@ -174,14 +169,10 @@ def _make_kit(
         "README.md": render("kit-readme.md", **facts).encode(),
         "site.yaml": render("site.yaml", **facts).encode(),
         f"systemd/{unit}": render(unit, **facts).encode(),
-        "study.yaml": folder.study.read_bytes(),
+        STUDY_FILE: folder.study.read_bytes(),
         "expected.json": expected,
         "ca.pem": folder.authority.read_bytes(),
         "coordinator.pub": f"{signing.public_key(key)}\n".encode(),
-        "keys/node.key": node.private,
-        "keys/node.key.pub": node.public,
-        "keys/signing.key": signing.private_bytes(own),
-        "keys/signing.key.pub": public,
     }
     archive = folder.kits / f"{site}.tar.gz"
     write_kit(archive, files, site=site, key=key)

@@ -19,9 +19,9 @@ from multiprocessing.connection import Client, Listener
 from pathlib import Path
 
 from fedmedlora.config_deployment import load_site
+from fedmedlora.durable import write_private
 from fedmedlora.errors import FederationError
 from fedmedlora.federation.client import client_app
-from fedmedlora.federation.deployment.kit import private_file
 from fedmedlora.federation.flower import Context, Message, RecordDict, from_bytes, to_bytes
 from fedmedlora.study.hosting import site_desk
 
@@ -49,7 +49,7 @@ def serve(file: Path) -> None:
         place = _place(file)
         place.unlink(missing_ok=True)
         told = {"port": listener.address[1], "secret": secret, "pid": os.getpid()}
-        private_file(place, json.dumps(told).encode())
+        write_private(place, json.dumps(told).encode())
         while True:
             try:
                 with listener.accept() as pipe:

@@ -18,7 +18,9 @@ from fedmedlora.evaluation.tables import Table
 from fedmedlora.federation.checkpoints import RECORD_FILE, round_name
 from fedmedlora.federation.deployment.journal import is_at_work, read_journal
 from fedmedlora.federation.deployment.layout import CoordinatorFolder
+from fedmedlora.federation.deployment.membership import Membership
 from fedmedlora.federation.plan import RoundRecord, SiteRecord
+from fedmedlora.study.admitting import admitted_sites
 from fedmedlora.study.shared import read_shared
 
 
@@ -29,7 +31,7 @@ class Standing:
     Attributes:
         state: one word: not started, connecting, training, scoring, interrupted, done or failed.
         sentences: for a person, in order.
-        tables: the sites now, and the complete rounds.
+        tables: the sites now, with the beginning of their keys' fingerprint; the complete rounds.
     """
 
     state: str
@@ -50,6 +52,7 @@ def standing(root: Path, *, now: float | None = None) -> Standing:
     """
     folder = CoordinatorFolder(root)
     shared = read_shared(folder.study)
+    members = admitted_sites(folder, tuple(shared.study.sites))
     sites, rounds = tuple(shared.study.sites), shared.arm.study.federation.rounds
     place = folder.run / "federation" / shared.arm.label
     records = _records(place, rounds)
@@ -57,9 +60,11 @@ def standing(root: Path, *, now: float | None = None) -> Standing:
     state = _state(journal, folder)
     clock = time.time() if now is None else now
     sentences = [f"{shared.study.name}, {shared.arm.label}: {len(records)} of {rounds} rounds done"]
+    sentences += _unknown(sites, members)
     sentences += _now(state, journal, sites, clock=clock)
     sentences += _left(state, journal, records, rounds, clock=clock)
-    tables = [_site_table(sites, records, journal, state)]
+    keys = {site: made.fingerprint[:9] for site, made in members.items()}
+    tables = [_site_table(sites, records, journal, state, keys=keys)]
     if records:
         tables.append(_round_table(records))
     return Standing(state, tuple(sentences), tuple(tables))
@@ -85,6 +90,11 @@ def _state(journal: Mapping[str, Any], folder: CoordinatorFolder) -> str:
     if state in ("done", "failed", "not started") or is_at_work(folder.run):
         return state
     return "starting" if is_at_work(folder.state) else "interrupted"
+
+
+def _unknown(sites: Sequence[str], members: Mapping[str, Membership]) -> list[str]:
+    missing = [site for site in sites if site not in members]
+    return [f"no key is admitted yet of {', '.join(missing)}"] if missing else []
 
 
 def _now(
@@ -128,16 +138,19 @@ def _site_table(
     records: Sequence[RoundRecord],
     journal: Mapping[str, Any],
     state: str,
+    *,
+    keys: Mapping[str, str],
 ) -> Table:
     rows = []
     for site in sites:
         last = records[-1].sites[site] if records else None
-        rows.append((site, _doing(site, journal, state), *_facts(last)))
+        key = keys.get(site, "not admitted")
+        rows.append((site, key, _doing(site, journal, state), *_facts(last)))
     headers = (
-        "site", "now", "last round", "examples", "weight", "loss", "validation loss", "MB up",
-        "seconds",
+        "site", "key", "now", "last round", "examples", "weight", "loss", "validation loss",
+        "MB up", "seconds",
     )  # fmt: skip
-    return Table("Sites", headers, tuple(rows), left=3)
+    return Table("Sites", headers, tuple(rows), left=4)
 
 
 def _doing(site: str, journal: Mapping[str, Any], state: str) -> str:

@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -75,14 +74,6 @@ def make_server_certificate(
         .sign(key, hashes.SHA256())
     )
     return Pair(_private_pem(own), certificate.public_bytes(Encoding.PEM))
-
-
-def make_node_key() -> Pair:
-    """A SuperNode's key pair in OpenSSH's form: NIST P-384, as Flower asks for."""
-    key = ec.generate_private_key(ec.SECP384R1())
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-    return Pair(private, public + b"\n")
 
 
 def _builder(

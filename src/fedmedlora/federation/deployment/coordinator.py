@@ -7,13 +7,15 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from fedmedlora.durable import write_bytes
+from fedmedlora.durable import replace_bytes
 from fedmedlora.errors import RunError
 from fedmedlora.federation.deployment.layout import CONNECTION, CoordinatorFolder
 from fedmedlora.federation.deployment.services import Service, flower_environment, program
 
 _COMMAND_S = 120.0
+_JSON = ("--format", "json")
 
 
 def coordinator_services(
@@ -62,21 +64,56 @@ def coordinator_services(
 
 
 def register_sites(folder: CoordinatorFolder, sites: Sequence[str]) -> None:
-    """Make the sites' public keys known to the SuperLink, each once.
+    """Make the sites' public keys known to the SuperLink, each once, and others that they had not.
+
+    Args:
+        folder: the coordinator's.
+        sites: all admitted.
 
     Raises:
         RunError: Flower refuses one.
     """
     folder.registered.mkdir(parents=True, exist_ok=True)
     for site in sites:
-        if (folder.registered / site).exists():
+        note, key = folder.registered / site, folder.node_public(site)
+        before, now = _noted(note), key.read_text(encoding="ascii").strip()
+        if before.get("key") == now:
             continue
-        key = folder.sites / f"{site}.node.pub"
-        said = _flwr(folder, ["supernode", "register", str(key), CONNECTION, "--name", site])
+        if before:
+            _unregister(folder, site, before)
+        done = _call(
+            folder, ["supernode", "register", str(key), CONNECTION, "--name", site, *_JSON]
+        )
+        node = _answer(done).get("node-id")
         # Known: this process was ended before it could note it.
-        if said is not None and "already in use" not in said.lower():
-            raise RunError(f"the SuperLink does not register site {site!r}: {said}")
-        write_bytes(folder.registered / site, b"")
+        if node is None and "already in use" not in _last_lines(done).lower():
+            raise RunError(f"the SuperLink does not register site {site!r}: {_last_lines(done)}")
+        replace_bytes(note, json.dumps({"key": now, "node": node}).encode())
+
+
+def _noted(note: Path) -> dict[str, Any]:
+    """The key that the SuperLink knows a site by, and its number for it; {} if it knows none."""
+    try:
+        content = json.loads(note.read_text(encoding="ascii"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise RunError(f"{note} cannot be read; remove {note.parents[1]}") from error
+    return dict(content)
+
+
+def _unregister(folder: CoordinatorFolder, site: str, known: Mapping[str, Any]) -> None:
+    if known.get("node") is None:
+        raise RunError(
+            f"the SuperLink knows site {site!r} by another key; remove {folder.state}, so that it "
+            "begins anew (no round is lost)"
+        )
+    arguments = ["supernode", "unregister", str(known["node"]), CONNECTION, *_JSON]
+    done = _call(folder, arguments)
+    if not _answer(done).get("success"):
+        raise RunError(
+            f"the SuperLink does not forget the key before of site {site!r}: {_last_lines(done)}"
+        )
 
 
 def start_run(folder: CoordinatorFolder) -> str:
@@ -85,26 +122,25 @@ def start_run(folder: CoordinatorFolder) -> str:
     Raises:
         RunError: it refuses.
     """
-    arguments = ["run", str(folder.app), CONNECTION, "--format", "json"]
-    done = _call(folder, arguments)
-    try:
-        told = json.loads(done.stdout[done.stdout.index("{") :])
-        if told["success"]:
-            return str(told["run-id"])
-    except (ValueError, KeyError, TypeError):
-        pass
+    done = _call(folder, ["run", str(folder.app), CONNECTION, *_JSON])
+    told = _answer(done)
+    if told.get("success") and "run-id" in told:
+        return str(told["run-id"])
     raise RunError(f"the SuperLink does not start the run: {_last_lines(done)}")
 
 
 def stop_run(folder: CoordinatorFolder, run: str) -> None:
     """Let the SuperLink forget a run; one that has ended already is no fault."""
-    _flwr(folder, ["stop", run, CONNECTION])
+    _call(folder, ["stop", run, CONNECTION])
 
 
-def _flwr(folder: CoordinatorFolder, arguments: Sequence[str]) -> str | None:
-    """None if all is well, else what it says."""
-    done = _call(folder, arguments)
-    return None if done.returncode == 0 else _last_lines(done)
+def _answer(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """What Flower answers in JSON; {} if it answers something else."""
+    try:
+        told = json.loads(done.stdout[done.stdout.index("{") :])
+    except ValueError:
+        return {}
+    return dict(told)
 
 
 def _call(folder: CoordinatorFolder, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:

@@ -3,16 +3,15 @@
 SITE.tar.gz         what the site gets, every file's SHA-256 in its MANIFEST.json
 SITE.tar.gz.sig     the coordinator's signature of the archive, detached
 
-A kit holds the site's private keys: it is for that site's eyes alone.
+A kit holds no private key: the site makes its own when it unpacks it.
 """
 
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import json
-import os
+import re
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -20,33 +19,19 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedmedlora.durable import new_folder
+from fedmedlora.durable import new_folder, write_private
 from fedmedlora.errors import DataError, RunError
 from fedmedlora.federation import signing
+from fedmedlora.federation.deployment.layout import STUDY_FILE, SiteFolder
+from fedmedlora.federation.deployment.membership import (
+    Membership,
+    federation_id,
+    make_membership,
+)
 
 MANIFEST = "MANIFEST.json"
-#: Files that are as private as the notes.
-_PRIVATE = ".key"
 _MOST_BYTES = 16_000_000
-
-
-def private_file(path: Path, data: bytes) -> None:
-    """Write a file that only its owner can read; one that exists is never overwritten.
-
-    Raises:
-        RunError: it exists, or cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except FileExistsError as error:
-        raise RunError(f"{path} exists already, and is not overwritten") from error
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}") from error
+_SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 def signature_file(archive: Path) -> Path:
@@ -68,17 +53,17 @@ def write_kit(
     Raises:
         RunError: it exists, or cannot be written.
     """
-    manifest = {"site": site, "files": {name: _sha256(data) for name, data in files.items()}}
+    manifest = {"site": site, "files": {name: signing.sha256(data) for name, data in files.items()}}
     everything = {**files, MANIFEST: json.dumps(manifest, indent=1).encode() + b"\n"}
     data = _packed(everything, top=f"fedmedlora-{site}")
-    private_file(archive, data)
+    write_private(archive, data)
     statement = _statement(site, data)
     told = {
         "site": site,
         "public": signing.public_key(key),
         "signature": signing.sign(statement, key, purpose="kit"),
     }
-    private_file(signature_file(archive), json.dumps(told, indent=1).encode() + b"\n")
+    write_private(signature_file(archive), json.dumps(told, indent=1).encode() + b"\n")
 
 
 def read_kit(archive: Path, *, public: str) -> tuple[str, dict[str, bytes]]:
@@ -103,28 +88,34 @@ def read_kit(archive: Path, *, public: str) -> tuple[str, dict[str, bytes]]:
     statement = _statement(site, data)
     if not signing.is_signed(statement, str(told.get("signature")), public, purpose="kit"):
         raise DataError("its signature does not fit: it was changed on its way", path=archive)
+    if _SITE.fullmatch(site) is None:  # it becomes the name of a file
+        raise DataError(f"{site!r} is no site's name", path=archive)
     files = _unpacked(archive, data, top=f"fedmedlora-{site}")
     listed = _manifest_of(archive, files.pop(MANIFEST, b""), site=site)
-    if listed != {name: _sha256(content) for name, content in files.items()}:
+    if listed != {name: signing.sha256(content) for name, content in files.items()}:
         raise DataError("its files are not those of its manifest", path=archive)
     return site, files
 
 
-def unpack_kit(archive: Path, out: Path, *, public: str) -> str:
-    """Check a kit and lay its files out in a new folder; the name of the site.
+def unpack_kit(archive: Path, out: Path, *, public: str) -> Membership:
+    """Check a kit, lay its files out in a new folder, and make the site's keys there.
+
+    Returns:
+        what the site has to send back, as ``membership_file`` in the folder.
 
     Raises:
         DataError: as of ``read_kit``.
         RunError: the folder exists, or cannot be written.
     """
     site, files = read_kit(archive, public=public)
+    federation = federation_id(files.get(STUDY_FILE, b""), public)
     if out.exists():
         raise RunError(f"{out} exists already, and is not overwritten; choose another folder")
     with new_folder(out) as fresh:
         fresh.chmod(0o700)
         for name, content in files.items():
-            private_file(fresh / name, content)
-    return site
+            write_private(fresh / name, content)
+        return make_membership(SiteFolder(fresh), site=site, federation=federation)
 
 
 def _packed(files: Mapping[str, bytes], *, top: str) -> bytes:
@@ -136,7 +127,7 @@ def _packed(files: Mapping[str, bytes], *, top: str) -> bytes:
             for name in sorted(files):
                 entry = tarfile.TarInfo(f"{top}/{name}")
                 entry.size = len(files[name])
-                entry.mode = 0o600 if name.endswith(_PRIVATE) else 0o644
+                entry.mode = 0o644
                 tar.addfile(entry, io.BytesIO(files[name]))
     return raw.getvalue()
 
@@ -191,8 +182,4 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def _statement(site: str, data: bytes) -> bytes:
-    return signing.canonical({"site": site, "sha256": _sha256(data)})
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+    return signing.canonical({"site": site, "sha256": signing.sha256(data)})

@@ -7,6 +7,8 @@ from pathlib import Path
 
 #: Name of the connection in Flower's own configuration.
 CONNECTION = "fedmedlora"
+#: What all parties have, the same bytes.
+STUDY_FILE = "study.yaml"
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class CoordinatorFolder:
     @property
     def study(self) -> Path:
         """The study file that all have."""
-        return self.root / "study.yaml"
+        return self.root / STUDY_FILE
 
     @property
     def keys(self) -> Path:
@@ -45,9 +47,26 @@ class CoordinatorFolder:
         return self.keys / "superexec.secret"
 
     @property
+    def signing_key(self) -> Path:
+        """The coordinator's private key for what it signs."""
+        return self.keys / "signing.key"
+
+    @property
     def sites(self) -> Path:
-        """Public keys of the sites: SITE.node.pub, SITE.signing.pub."""
+        """A folder for every site that is admitted."""
         return self.root / "sites"
+
+    def membership(self, site: str) -> Path:
+        """What an admitted site says of itself; see ``membership``."""
+        return self.sites / site / "membership.json"
+
+    def node_public(self, site: str) -> Path:
+        """An admitted site's public key for the connection."""
+        return self.sites / site / "node.pub"
+
+    def signing_public(self, site: str) -> Path:
+        """An admitted site's public key for what it sends."""
+        return self.sites / site / "signing.pub"
 
     @property
     def kits(self) -> Path:
@@ -97,7 +116,7 @@ class CoordinatorFolder:
 
 @dataclass(frozen=True)
 class SiteFolder:
-    """What a kit holds and ``site start`` fills.
+    """What a kit holds, ``site unpack`` adds to and ``site start`` fills.
 
     Attributes:
         root: absolute.

@@ -1,0 +1,140 @@
+"""Who a site is: its own keys made, a small public file that names them out; and back, if it holds.
+
+FOLDER/keys/signing.key, node.key    made at the hospital, mode 0600; they never leave it
+FOLDER/SITE.membership.json          their public halves, signed with the first: for the coordinator
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_ssh_public_key,
+)
+
+from fedmedlora.durable import write_private
+from fedmedlora.errors import DataError
+from fedmedlora.federation import signing
+from fedmedlora.federation.deployment.layout import SiteFolder
+
+_MOST_BYTES = 65_536
+
+
+@dataclass(frozen=True)
+class Membership:
+    """What a site says of itself.
+
+    Attributes:
+        site: its name in the study.
+        federation: see ``federation_id``.
+        signing: its public key for what it sends, 64 hexadecimal digits.
+        node: its public key for the connection, a line of OpenSSH's.
+        proof: signature of all of it by the first key, hexadecimal; "" before it is signed.
+    """
+
+    site: str
+    federation: str
+    signing: str
+    node: str
+    proof: str = ""
+
+    @property
+    def statement(self) -> bytes:
+        """What the proof is of."""
+        content = asdict(self)
+        del content["proof"]
+        return signing.canonical(content)
+
+    @property
+    def fingerprint(self) -> str:
+        """Half of the statement's SHA-256, in groups that can be read out over the telephone."""
+        digits = signing.sha256(self.statement)[:32]
+        return " ".join(digits[place : place + 4] for place in range(0, len(digits), 4))
+
+    def to_json(self) -> bytes:
+        """As the file has it."""
+        return json.dumps(asdict(self), indent=1).encode() + b"\n"
+
+
+def federation_id(study: bytes, coordinator: str) -> str:
+    """Tells one federation from every other: 64 hexadecimal digits.
+
+    Args:
+        study: the study file's bytes.
+        coordinator: the coordinator's public key.
+    """
+    content = {"study": signing.sha256(study), "coordinator": coordinator}
+    return signing.sha256(signing.canonical(content))
+
+
+def membership_file(folder: Path, site: str) -> Path:
+    """What a site sends back to its coordinator."""
+    return folder / f"{site}.membership.json"
+
+
+def make_membership(folder: SiteFolder, *, site: str, federation: str) -> Membership:
+    """Make a site's keys, and the file that names them.
+
+    Raises:
+        RunError: a file exists already (none is overwritten), or cannot be written.
+    """
+    public = signing.make_key(folder.signing_key)
+    node = ec.generate_private_key(ec.SECP384R1())  # the kind that Flower asks for
+    private = node.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    write_private(folder.node_key, private)
+    made = Membership(site, federation, public, _line(node.public_key()))
+    key = signing.read_key(folder.signing_key)
+    made = replace(made, proof=signing.sign(made.statement, key, purpose="membership"))
+    write_private(membership_file(folder.root, site), made.to_json())
+    return made
+
+
+def read_membership(path: Path) -> Membership:
+    """Read what a site says of itself; it may come from anybody.
+
+    Raises:
+        DataError: the file cannot be read, is something else, or was not signed as it is with the
+            key that it names.
+    """
+    try:
+        with path.open("rb") as file:
+            content = json.loads(file.read(_MOST_BYTES))
+        made = Membership(**content)
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", path=path) from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DataError("is no SITE.membership.json of `site unpack`", path=path) from error
+    if any(not isinstance(getattr(made, field.name), str) for field in fields(made)):
+        raise DataError("is no SITE.membership.json of `site unpack`", path=path)
+    if not signing.is_signed(made.statement, made.proof, made.signing, purpose="membership"):
+        raise DataError(
+            "its proof does not fit: it was changed on its way; ask the site to send it again",
+            path=path,
+        )
+    if not _is_node_key(made.node):
+        raise DataError("its node key is no ECDSA key on P-384 in OpenSSH's form", path=path)
+    return made
+
+
+def _is_node_key(line: str) -> bool:
+    try:
+        key = load_ssh_public_key(line.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+    return (
+        isinstance(key, ec.EllipticCurvePublicKey)
+        and isinstance(key.curve, ec.SECP384R1)
+        and _line(key) == line  # one writing of a key only
+    )
+
+
+def _line(key: ec.EllipticCurvePublicKey) -> str:
+    return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()

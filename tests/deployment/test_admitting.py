@@ -1,0 +1,223 @@
+"""Keys made at a hospital and admitted by its coordinator: proof, no second key, who is missing."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
+from deployment_toys import found, study_of
+
+from fedmedlora.cli import run_command
+from fedmedlora.errors import ConfigError, DataError, RunError
+from fedmedlora.federation import signing
+from fedmedlora.federation.checkpoints import PLAN_FILE
+from fedmedlora.federation.deployment import coordinator
+from fedmedlora.federation.deployment.journal import at_work
+from fedmedlora.federation.deployment.kit import unpack_kit
+from fedmedlora.federation.deployment.layout import CoordinatorFolder
+from fedmedlora.federation.deployment.membership import membership_file, read_membership
+from fedmedlora.study.admitting import admit_sites, admitted_sites, all_admitted
+from fedmedlora.study.standing import standing
+
+SITES = ("icu", "outpatient", "discharge")
+
+
+@pytest.fixture(scope="module")
+def founded(tmp_path_factory):
+    return found(tmp_path_factory.mktemp("federation"), study_of(), admit=False)
+
+
+@pytest.fixture
+def federation(founded, tmp_path):
+    """(coordinator's folder with nobody admitted, site -> what it sent back)."""
+    made, hospitals = founded
+    shutil.copytree(made.folder, tmp_path / "coordinator")
+    return CoordinatorFolder(tmp_path / "coordinator"), {
+        one.name: one.membership for one in hospitals
+    }
+
+
+def again(founded, folder):
+    """The membership of a site that unpacked its kit a second time."""
+    made, _ = founded
+    unpack_kit(made.kits["icu"], folder, public=made.public)
+    return membership_file(folder, "icu")
+
+
+def test_a_site_is_admitted_with_the_keys_that_it_made(federation):
+    folder, sent = federation
+    told = admit_sites(folder.root, list(sent.values()))
+    assert tuple(told) == SITES
+    assert all_admitted(folder, SITES) == told
+    for site, path in sent.items():
+        keys = path.parent / "keys"
+        signed = signing.sign(b"x", signing.read_key(keys / "signing.key"), purpose="reply")
+        public = signing.read_public_key(folder.signing_public(site))
+        assert signing.is_signed(b"x", signed, public, purpose="reply")
+        private = load_ssh_private_key((keys / "node.key").read_bytes(), None)
+        node = load_ssh_public_key(folder.node_public(site).read_bytes())
+        assert private.public_key() == node
+        assert node.curve.name == "secp384r1"
+
+
+def test_nothing_of_a_membership_can_be_changed_unseen(federation, tmp_path):
+    folder, sent = federation
+    content = json.loads(sent["icu"].read_text())
+    other = json.loads(sent["outpatient"].read_text())
+    for key, value in content.items():
+        assert value != other[key] or key == "federation"
+        changed = other[key] if value != other[key] else "0" * 64
+        (tmp_path / "changed.json").write_text(json.dumps({**content, key: changed}))
+        with pytest.raises(DataError, match="its proof does not fit"):
+            admit_sites(folder.root, [tmp_path / "changed.json"])
+    assert admitted_sites(folder, SITES) == {}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"site": 1}', "null", "[" * 100_000])
+def test_what_is_no_membership_is_refused(federation, tmp_path, text):
+    folder, _ = federation
+    (tmp_path / "file.json").write_text(text)
+    with pytest.raises(DataError, match=r"is no SITE\.membership\.json"):
+        admit_sites(folder.root, [tmp_path / "file.json"])
+
+
+def test_a_node_key_of_another_kind_is_refused(federation, tmp_path):
+    folder, sent = federation
+    made, key = read_membership(sent["icu"]), sent["icu"].parent / "keys" / "signing.key"
+    for line in ("", made.node + " comment", "ssh-ed25519 AAAA"):
+        content = {"site": "icu", "federation": made.federation, "signing": made.signing}
+        content["node"] = line
+        proof = signing.sign(
+            signing.canonical(content), signing.read_key(key), purpose="membership"
+        )
+        (tmp_path / "own.json").write_text(json.dumps({**content, "proof": proof}))
+        with pytest.raises(DataError, match="P-384"):
+            admit_sites(folder.root, [tmp_path / "own.json"])
+
+
+def test_a_site_of_another_federation_is_refused(federation, tmp_path):
+    _, sent = federation
+    other, _ = found(tmp_path / "other", study_of(), admit=False)
+    with pytest.raises(DataError, match="another federation"):
+        admit_sites(other.folder, [sent["icu"]])
+
+
+def test_a_second_key_of_a_site_is_refused_unless_it_is_to_replace_the_first(
+    federation, founded, tmp_path
+):
+    folder, sent = federation
+    admit_sites(folder.root, [sent["icu"]])
+    admit_sites(folder.root, [sent["icu"]])  # the same again is no other
+    second = again(founded, tmp_path / "again")
+    with pytest.raises(DataError, match="another key was admitted for site 'icu'"):
+        admit_sites(folder.root, [second])
+    assert admitted_sites(folder, SITES)["icu"] == read_membership(sent["icu"])
+    admit_sites(folder.root, [second], replace=True)
+    assert admitted_sites(folder, SITES)["icu"] == read_membership(second)
+    public = signing.read_public_key(folder.signing_public("icu"))
+    assert public == read_membership(second).signing
+
+
+def test_a_key_is_not_replaced_while_the_federation_runs_or_after_its_run_began(
+    federation, founded, tmp_path
+):
+    folder, sent = federation
+    admit_sites(folder.root, list(sent.values()))
+    second = again(founded, tmp_path / "again")
+    with at_work(folder.state), pytest.raises(RunError, match="federation stop"):
+        admit_sites(folder.root, [second], replace=True)
+    (folder.run / "federation" / "fed-medlora").mkdir(parents=True)
+    (folder.run / "federation" / "fed-medlora" / PLAN_FILE).write_text("{}")
+    with pytest.raises(RunError, match="the run has begun with the keys before of icu"):
+        admit_sites(folder.root, [second], replace=True)
+    assert admitted_sites(folder, SITES)["icu"] == read_membership(sent["icu"])
+
+
+def test_one_wrong_file_keeps_all_out(federation, tmp_path):
+    folder, sent = federation
+    (tmp_path / "wrong.json").write_text("{}")
+    with pytest.raises(DataError):
+        admit_sites(folder.root, [sent["icu"], tmp_path / "wrong.json"])
+    with pytest.raises(DataError, match="named twice"):
+        admit_sites(folder.root, [sent["icu"], sent["icu"]])
+    assert admitted_sites(folder, SITES) == {}
+
+
+def test_a_site_cannot_claim_anothers_node_key(federation, tmp_path):
+    folder, sent = federation
+    admit_sites(folder.root, [sent["icu"]])
+    own = read_membership(sent["outpatient"])
+    content = {"site": own.site, "federation": own.federation, "signing": own.signing}
+    content["node"] = read_membership(sent["icu"]).node
+    key = signing.read_key(sent["outpatient"].parent / "keys" / "signing.key")
+    proof = signing.sign(signing.canonical(content), key, purpose="membership")
+    (tmp_path / "own.json").write_text(json.dumps({**content, "proof": proof}))
+    with pytest.raises(DataError, match="'icu' and 'outpatient' say that they have the same key"):
+        admit_sites(folder.root, [tmp_path / "own.json"])
+
+
+def test_what_was_admitted_and_changed_afterwards_is_refused(federation):
+    folder, sent = federation
+    admit_sites(folder.root, list(sent.values()))
+    shutil.copy(folder.membership("icu"), folder.membership("outpatient"))
+    with pytest.raises(DataError, match="'icu' is none of outpatient"):
+        all_admitted(folder, SITES)
+
+
+def test_start_names_the_sites_whose_keys_are_missing(federation, capsys):
+    folder, sent = federation
+    arguments = ["federation", "admit", str(folder.root), str(sent["outpatient"])]
+    assert run_command(arguments) == 0
+    assert read_membership(sent["outpatient"]).fingerprint in capsys.readouterr().out
+    assert run_command(["federation", "start", str(folder.root)]) == 2
+    assert "no key is admitted yet of icu, discharge:" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="icu, discharge"):
+        all_admitted(folder, SITES)
+
+
+def test_status_shows_who_is_admitted(federation):
+    folder, sent = federation
+    admit_sites(folder.root, [sent["outpatient"]])
+    found = standing(folder.root)
+    assert found.sentences[1] == "no key is admitted yet of icu, discharge"
+    fingerprint = read_membership(sent["outpatient"]).fingerprint
+    assert [row[1] for row in found.tables[0].rows] == [
+        "not admitted", fingerprint[:9], "not admitted"
+    ]  # fmt: skip
+
+
+class SuperLink:
+    """Stands for Flower's commands about registered keys."""
+
+    def __init__(self):
+        self.nodes, self.next = {}, 1
+
+    def __call__(self, folder, arguments):
+        what, told = arguments[1], {"success": True}
+        if what == "register":
+            key = Path(arguments[2]).read_text()
+            assert key not in self.nodes.values()
+            self.nodes[self.next] = key
+            told["node-id"] = self.next
+            self.next += 1
+        else:
+            del self.nodes[int(arguments[2])]
+        return type("Done", (), {"stdout": json.dumps(told), "stderr": "", "returncode": 0})
+
+
+def test_a_replaced_key_takes_the_place_of_the_one_before_at_the_superlink(
+    federation, founded, tmp_path, monkeypatch
+):
+    folder, sent = federation
+    superlink = SuperLink()
+    monkeypatch.setattr(coordinator, "_call", superlink)
+    admit_sites(folder.root, list(sent.values()))
+    for _ in range(2):  # the second time all are known
+        coordinator.register_sites(folder, SITES)
+    assert sorted(superlink.nodes) == [1, 2, 3]
+    second = again(founded, tmp_path / "again")
+    admit_sites(folder.root, [second], replace=True)
+    coordinator.register_sites(folder, SITES)
+    assert sorted(superlink.nodes) == [2, 3, 4]
+    assert superlink.nodes[4].strip() == read_membership(second).node
