@@ -51,7 +51,7 @@ def proxy(tmp_path_factory):
     context.load_cert_chain(folder.keys / "server.pem", folder.keys / "server.key")
     server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    folder.state.mkdir()
+    folder.state.mkdir(exist_ok=True)
     folder.logs.mkdir()
     command = ["nginx", "-p", str(folder.state), "-c", str(folder.proxy)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)

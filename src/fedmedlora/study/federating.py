@@ -22,6 +22,7 @@ from fedmedlora.federation.deployment.layout import CoordinatorFolder, SiteFolde
 from fedmedlora.federation.deployment.services import Service, Services, refuse_taken_port
 from fedmedlora.federation.deployment.tending import tend_federation
 from fedmedlora.study.admitting import all_admitted
+from fedmedlora.study.service_files import renew_services
 from fedmedlora.study.shared import read_shared, site_study
 
 #: Of the Flower app; see ``study.flower_app``, which is not imported here: it would load Flower.
@@ -47,6 +48,8 @@ def start_federation(root: Path, *, note: Callable[[str], None]) -> None:
     folder = CoordinatorFolder(root.resolve())
     settings, shared = load_coordinator(folder.settings), read_shared(folder.study)
     members = all_admitted(folder, tuple(shared.study.sites))
+    for name in renew_services(folder, settings):
+        note(f"{name} is written anew: it was of other settings")
     proxied = settings.proxy == "nginx"
     app = app_configuration(version=__version__, server=f"{_APP}:server", client=f"{_APP}:client")
     write_flower_files(folder, port=settings.superlink_port, app=app)

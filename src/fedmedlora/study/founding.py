@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
 import secrets
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -26,10 +24,10 @@ from fedmedlora.federation.deployment.certificates import (
 from fedmedlora.federation.deployment.kit import signature_file, write_kit
 from fedmedlora.federation.deployment.layout import STUDY_FILE, CoordinatorFolder
 from fedmedlora.federation.deployment.rendering import render
-from fedmedlora.federation.deployment.services import program
 from fedmedlora.model.backbone import fingerprints_of
 from fedmedlora.strict_yaml import load_yaml
 from fedmedlora.study.arms import study_arms
+from fedmedlora.study.service_files import renew_services, unit_text
 from fedmedlora.study.shared import shared_text
 
 #: Of a site's SuperNode; the sites are on machines of their own.
@@ -80,8 +78,10 @@ def found_federation(
     except OSError as error:
         raise RunError(f"cannot make {out}: {error.strerror}") from error
     _write(folder.study, text)
-    _write_settings(folder, settings, study=study.name)
+    _write(folder.settings, render("federation.yaml", **settings.model_dump()))
     _make_certificates(folder, settings.host, name=study.name)
+    renew_services(folder, settings)
+    _write(folder.unit, unit_text(folder, study=study.name))
     public = signing.make_key(folder.signing_key)
     key = signing.read_key(folder.signing_key)
     kits = {
@@ -114,37 +114,6 @@ def _make_certificates(folder: CoordinatorFolder, host: str, *, name: str) -> No
     _write(folder.authority, pair.public.decode())
     _write(folder.keys / "server.pem", server.public.decode())
     write_private(folder.secret, secrets.token_bytes(32))
-
-
-def _write_settings(
-    folder: CoordinatorFolder, settings: CoordinatorSettings, *, study: str
-) -> None:
-    facts = {
-        **settings.model_dump(),
-        "study": study,
-        "version": __version__,
-        "folder": folder.root,
-        "state": folder.state,
-        "logs": folder.logs,
-        "keys": folder.keys,
-        "authority": folder.authority,
-        "command": _own_command(),
-        "user": getpass.getuser(),
-        "uid": os.getuid(),
-        "gid": os.getgid(),
-    }
-    _write(folder.settings, render("federation.yaml", **facts))
-    _write(folder.proxy, render("nginx.conf", **facts))
-    _write(folder.root / "compose.yaml", render("compose.yaml", **facts))
-    service = "fedmedlora-federation.service"
-    _write(folder.root / "systemd" / service, render(service, **facts))
-
-
-def _own_command() -> str:
-    try:
-        return program("fedmedlora")
-    except RunError:
-        return "fedmedlora"
 
 
 def _make_kit(

@@ -76,6 +76,14 @@ def make_server_certificate(
     return Pair(_private_pem(own), certificate.public_bytes(Encoding.PEM))
 
 
+def hosts_of(certificate: bytes) -> list[str]:
+    """Names and addresses that a server's certificate (PEM) is for."""
+    names = x509.load_pem_x509_certificate(certificate).extensions.get_extension_for_class(
+        x509.SubjectAlternativeName
+    )
+    return [str(name.value) for name in names.value]
+
+
 def _builder(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, *, days: int
 ) -> x509.CertificateBuilder:

@@ -84,6 +84,16 @@ class CoordinatorFolder:
         return self.root / "nginx.conf"
 
     @property
+    def compose(self) -> Path:
+        """The container's configuration."""
+        return self.root / "compose.yaml"
+
+    @property
+    def unit(self) -> Path:
+        """The systemd unit."""
+        return self.root / "systemd" / "fedmedlora-federation.service"
+
+    @property
     def state(self) -> Path:
         """Flower's own: the SuperLink's database, unpacked apps, who is registered."""
         return self.root / "state"
