@@ -400,7 +400,7 @@ def test_a_full_disk_in_a_checkpoint_leaves_the_last_good_one(tmp_path, monkeypa
     with pytest.raises(RunError, match="No space left"):
         run(tmp_path, rounds=3)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"federation.json", "round-0001"}
+    assert names == {"federation.json", "declared.json", "round-0001"}
     monkeypatch.undo()
     resumed = run(tmp_path, rounds=3, resume=True)
     assert resumed.adapter.sha256 == run(tmp_path / "whole", rounds=3).adapter.sha256

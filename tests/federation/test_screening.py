@@ -1,14 +1,15 @@
 """What comes from a site is not believed: malformed, forged, repeated and missing replies."""
 
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from federation_toy import MANIFEST, SITES, ToySite, plan, sites, start
+from federation_toy import MANIFEST, SITES, Raising, ToySite, plan, sites, start
 
 from fedmedlora.aggregation.methods import ServerState
-from fedmedlora.errors import FederationError
+from fedmedlora.errors import FederationError, RunError
 from fedmedlora.federation import run as run_module
 from fedmedlora.federation import wire
 from fedmedlora.federation.checkpoints import Progress
@@ -215,6 +216,46 @@ def test_a_site_that_comes_back_is_held_to_what_it_first_declared(tmp_path):
     rounds = run_on(Renumbered, tmp_path, rounds=2, desk=Desk4(SITES, workers))
     assert [sites["south"].status for sites in rounds] == ["ok", "refused"]
     assert "counts 400 tokens, and declared 200" in rounds[1]["south"].reason
+
+
+def restarted(folder, *, south, rounds=1):
+    """The rounds of a run that is begun, or goes on, in a folder."""
+    a_plan = plan(rounds=rounds, min_sites=2)
+    return run_module.run_federation(
+        a_plan, start(), workers=sites(south=south), folder=folder, resume=True
+    ).records
+
+
+@pytest.mark.parametrize("before", ["the first round", "the second round"])
+def test_a_restarted_coordinator_holds_a_site_to_what_it_first_declared(tmp_path, before):
+    modest, greedy = ToySite("south"), Growing("south")
+    greedy.times = 1  # declares twice as much, and trains on it
+    if before == "the first round":
+        with pytest.raises(KeyboardInterrupt):
+            restarted(tmp_path, south=Raising("south", error=KeyboardInterrupt))
+    else:
+        restarted(tmp_path, south=modest)
+    number = 1 if before == "the first round" else 2
+    south = restarted(tmp_path, south=greedy, rounds=number)[-1].sites["south"]
+    assert south.reason == "it counts 400 tokens, and declared 200 at most when it joined"
+
+
+def test_a_run_that_is_begun_anew_takes_what_the_sites_declare_then(tmp_path):
+    restarted(tmp_path / "run", south=ToySite("south"))
+    for place in (tmp_path / "run").iterdir():
+        if place.name != "declared.json":
+            shutil.rmtree(place) if place.is_dir() else place.unlink()
+    greedy = Growing("south")
+    greedy.times = 1
+    assert restarted(tmp_path / "run", south=greedy)[0].sites["south"].status == "ok"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"south": 3}', '{"south": {"examples": "x"}}'])
+def test_declared_sizes_that_cannot_be_read_are_told_and_not_passed_over(tmp_path, text):
+    restarted(tmp_path, south=ToySite("south"))
+    (tmp_path / "declared.json").write_text(text)
+    with pytest.raises(RunError, match=r"declared\.json, which holds what the sites declared"):
+        restarted(tmp_path, south=ToySite("south"), rounds=2)
 
 
 def test_losses_that_are_not_finite_are_recorded_as_unknown(monkeypatch, tmp_path):

@@ -1,6 +1,7 @@
 """Checkpoints: a round's adapter and record into a folder that is complete or not there; and back.
 
 FOLDER/federation.json              the plan and the initial adapter's hash
+FOLDER/declared.json                what each site first said that it trains on; see ``roster``
 FOLDER/initial/                     that adapter, where replies are kept
 FOLDER/round-0001/round.json        the round's record
 FOLDER/round-0001/adapter/          the global adapter after it (opens with PEFT)
@@ -37,6 +38,7 @@ from fedmedlora.model.adapter import Adapter, check_same_lineage, sha256_of
 from fedmedlora.model.adapter_files import read_adapter, save_adapter
 
 PLAN_FILE = "federation.json"
+DECLARED_FILE = "declared.json"
 RECORD_FILE = "round.json"
 ADAPTER_FOLDER = "adapter"
 SERVER_FILE = "server.safetensors"
@@ -79,6 +81,7 @@ def begin(folder: Path, plan: FederationPlan, initial: Adapter) -> Progress:
     content = {"format": FORMAT, "plan": asdict(plan), "initial_sha256": initial.sha256}
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / DECLARED_FILE).unlink(missing_ok=True)
         for failed in folder.glob("round-*.failed.json"):
             failed.unlink()
     except OSError as error:

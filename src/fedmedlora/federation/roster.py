@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 
-from fedmedlora.errors import FederationError
+from fedmedlora.durable import replace_bytes
+from fedmedlora.errors import FederationError, RunError
 from fedmedlora.federation import wire
 from fedmedlora.federation.client import INTRODUCE
 from fedmedlora.federation.ends import CoordinatorEnd
@@ -25,7 +29,8 @@ class Roster:
     A node that comes back under another number is entered again; a name is one node's at a time.
 
     Attributes:
-        declared: site -> the most that it trains on in a round, as it first said.
+        declared: site -> the most that it trains on in a round, as it first said in this run,
+            however often the coordinator was started.
 
     Args:
         plan: says which sites are expected, and how long to wait.
@@ -33,6 +38,11 @@ class Roster:
         end: checks that a node has the key of the site that it claims, where the plan has keys.
         on_event: told ("name-taken", site) when a second node claims a site during the run, and
             ("not-believed", site) when one claims a site without its key.
+        kept: file of what was declared, read now and written at each first word of a site; ``None``
+            keeps it for as long as this object lives.
+
+    Raises:
+        RunError: the file is there and cannot be read.
     """
 
     def __init__(
@@ -42,13 +52,14 @@ class Roster:
         *,
         end: CoordinatorEnd | None = None,
         on_event: OnEvent | None = None,
+        kept: Path | None = None,
     ) -> None:
-        self._plan, self._grid, self._on_event = plan, grid, on_event
+        self._plan, self._grid, self._on_event, self._kept = plan, grid, on_event, kept
         self._end = end or CoordinatorEnd(plan)
         self._question = self._end.introduction()
         self._asked = request_sha256(self._question)
         self._sites: dict[int, str] = {}
-        self.declared: dict[str, Declared] = {}
+        self.declared = {} if kept is None else _recalled(kept)
         self._begun = False
 
     def site(self, node: int) -> str:
@@ -120,7 +131,34 @@ class Roster:
             return  # who came first keeps it: the run goes on
         self._sites[node] = site
         self._end.admit(site, node)
-        if declared is not None:
-            self.declared.setdefault(site, declared)
+        if declared is not None and site not in self.declared:
+            self.declared[site] = declared
+            self._keep()
         if self._on_event is not None:
             self._on_event("joined", site=site)
+
+    def _keep(self) -> None:
+        if self._kept is None:
+            return
+        content = {site: asdict(most) for site, most in self.declared.items()}
+        try:
+            self._kept.parent.mkdir(parents=True, exist_ok=True)
+            replace_bytes(self._kept, json.dumps(content, indent=1).encode())
+        except OSError as error:
+            raise RunError(f"cannot write {self._kept}: {error.strerror}") from error
+
+
+def _recalled(file: Path) -> dict[str, Declared]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return {
+            str(site): Declared(int(most["examples"]), int(most["tokens"]))
+            for site, most in content.items()
+        }
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{file}, which holds what the sites declared when they joined, cannot be read; the "
+            "rounds' round.json have it too: write it again, or take another folder"
+        ) from error

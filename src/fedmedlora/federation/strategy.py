@@ -141,7 +141,8 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         """Take the grid, wait until the sites are there, and give the first broadcast."""
         self._grid = grid
         grid.on_late = self._note_late
-        self._roster = Roster(self.plan, grid, end=self._end, on_event=self._on_event)
+        kept = self._folder / checkpoints.DECLARED_FILE
+        self._roster = Roster(self.plan, grid, end=self._end, on_event=self._on_event, kept=kept)
         self._roster.gather()
         return self._next_broadcast()
 
