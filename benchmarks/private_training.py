@@ -5,7 +5,8 @@
 Plain: `train_adapter`. Private: `train_privately`, every example a unit, as many expected in a step
 as the plain batch has rows; Poisson sampling draws more or fewer. Steps only, setting up is not
 counted; sides take turns; medians. The private step's rows are counted, and its time is given for
-as many rows as the plain step has.
+as many rows as the plain step has. Seconds are those of this process on the CPU, so that other work
+on the machine counts for neither side.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def plain_round(bench: Any, rows: Sequence[Any], settings: TrainingSettings, tra
     moments: list[float] = []
 
     def step(number: int, steps: int, loss: float | None) -> None:
-        moments.append(time.perf_counter())
+        moments.append(time.process_time())
 
     train_adapter(
         bench.model, rows, tokenizer=bench.backbone.tokenizer, settings=settings, seed=1,
@@ -106,7 +107,7 @@ def private_round(
     drawn = Counted(bench.model.device)
 
     def step(number: int, steps: int, loss: float | None) -> None:
-        moments.append((time.perf_counter(), drawn.drawn))
+        moments.append((time.process_time(), drawn.drawn))
 
     train_privately(
         bench.model, rows, units=range(len(rows)),

@@ -10,9 +10,10 @@ import torch
 from model_toys import SOURCES, random_source, tiny_llama, toy_example, word_tokenizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from fedmedlora.errors import ConfigError, DataError
+from fedmedlora.errors import AdapterError, ConfigError, DataError
 from fedmedlora.model.clipping import ClippedSum, Piece, pieces
 from fedmedlora.model.encoding import encode_examples
+from fedmedlora.model.fused_lora import fused_lora
 from fedmedlora.model.lora import new_adapter_model
 from fedmedlora.model.losses import batch_loss, pad_rows
 from fedmedlora.model.private_training import (
@@ -84,6 +85,36 @@ def check_rows(model, objective, trains="AB"):
 @pytest.mark.parametrize("trains", ["AB", "A", "B"])
 def test_the_gradients_of_rows_are_those_of_a_loop_over_them(objective, trains):
     check_rows(adapted(), objective, trains)
+
+
+class Other(torch.nn.Linear):
+    """A frozen layer that is not a plain one: its LoRA factors go by Opacus' hooks."""
+
+
+def other_layers():
+    base = tiny_llama(TOKENIZER)
+    for layer in base.modules():
+        if type(layer) is torch.nn.Linear:
+            layer.__class__ = Other
+    return base
+
+
+@pytest.mark.parametrize("trains", ["AB", "B"])
+def test_so_they_are_where_layers_are_not_plain(trains):
+    model = adapted(other_layers())
+    with fused_lora(model) as layers:
+        assert layers == 0
+    check_rows(model, "decisions", trains)
+
+
+def test_a_model_that_mixes_the_rows_of_a_batch_is_refused():
+    for base in (tiny_llama(TOKENIZER), other_layers()):
+        model = adapted(base).train()
+        for layer in base.model.layers:
+            whole = layer.mlp.forward
+            layer.mlp.forward = lambda x, whole=whole: whole(x.flatten(0, 1)).view_as(x)
+        with row_gradients(model) as differentiate, pytest.raises(AdapterError, match="told apart"):
+            differentiate(pad_rows(ROWS), "answer")
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")

@@ -110,6 +110,10 @@ class ClippedSum:
     def _squares(self, members: torch.Tensor, rows: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The squared norm of every unit's gradient."""
         squares = torch.zeros(len(members), device=members.device)
+        alone = len(members) == members.shape[1] and not self._begun
+        if alone:  # a row each: nothing to add up first
+            norms = torch.stack([value.norm(dim=1) for value in rows.values()])
+            return (norms * members.sum(0)).square().sum(0)
         for name, value in rows.items():
             of_units = members @ value
             if name in self._begun:

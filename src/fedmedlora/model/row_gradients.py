@@ -1,11 +1,13 @@
 """A batch in, the gradient of every row by itself out.
 
-Opacus' hooks on the LoRA factors keep what enters and what comes back and multiply them row by row:
-one forward and one backward pass for all rows. The frozen layers may be anything, NF4 included.
+One forward and one backward pass for all rows: what enters a LoRA factor and what comes back to it
+are multiplied row by row. Plain layers do so themselves (``fused_lora``), all others by Opacus'
+hooks: those of an NF4 backbone, or with dropout.
 """
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,10 +17,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fedmedlora.errors import AdapterError, ConfigError
+from fedmedlora.model.fused_lora import check_rows, fused_lora
 from fedmedlora.model.losses import Objective, batch_loss
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+_FACTOR = re.compile(r"\.lora_[AB]\.\w+$")
 
 
 @dataclass(frozen=True)
@@ -86,10 +91,19 @@ def row_gradients(model: PeftModel) -> Iterator[RowDifferentiator]:
     except ImportError as error:
         raise ConfigError('privacy needs Opacus: pip install "opacus>=1.6"') from error
     hooks = GradSampleHooks(model, loss_reduction="sum")
+    factors = [module for name, module in model.named_modules() if _FACTOR.search(name)]
+    checks = [module.register_forward_pre_hook(_keep_rows_apart) for module in factors]
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), fused_lora(model, by_rows=True):
             # The first layer's input needs no gradient: the hook is called all the same.
             warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
             yield RowDifferentiator(model)
     finally:
+        for check in checks:
+            check.remove()
         hooks.cleanup()
+
+
+def _keep_rows_apart(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    """Opacus takes whatever comes first for the rows: tokens, where a layer gets them flat."""
+    check_rows(inputs[0])
