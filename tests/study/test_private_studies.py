@@ -9,7 +9,7 @@ import yaml
 from fedmedlora.config import check_study
 from fedmedlora.errors import ConfigError, FederationError, PrivacyError
 from fedmedlora.evaluation.tables import render_text
-from fedmedlora.federation.plan import Order
+from fedmedlora.federation.plan import Declared, Order
 from fedmedlora.study.arms import study_arms
 from fedmedlora.study.data import load_data
 from fedmedlora.study.methods import MethodRunner
@@ -176,6 +176,14 @@ def test_a_private_site_scores_nobody_whatever_a_coordinator_asks(tmp_path):
     runner = MethodRunner(study, load_data(study), tmp_path / "run", lambda kind, facts: None)
     with pytest.raises(PrivacyError, match="its losses have no noise"):
         runner.worker(arm, "icu").losses([runner.lora.workbench(study).initial])
+
+
+def test_a_private_site_declares_its_units_and_neither_rows_nor_tokens(tmp_path):
+    study = study_of(tmp_path)
+    [arm] = study_arms(study)
+    runner = MethodRunner(study, load_data(study), tmp_path / "run", lambda kind, facts: None)
+    # What every reply of its counts: screening refuses more, and more would tell of the notes.
+    assert runner.worker(arm, "icu").declared() == Declared(examples=8, tokens=8)
 
 
 def test_a_budget_spent_by_somebody_else_meanwhile_fails_the_site_with_a_word(tmp_path):
