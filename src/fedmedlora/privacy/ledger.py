@@ -14,14 +14,14 @@ again does so on the same reservation. Several processes may use a ledger, one a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from fedmedlora.chain import Chain, Entry, open_chain
-from fedmedlora.errors import PrivacyError
+from fedmedlora.chain import BEGUN, OpenLog, open_log, read_log
+from fedmedlora.errors import PrivacyError, RunError
 from fedmedlora.privacy.accounting import (
     Accountant,
     Mechanism,
@@ -31,6 +31,9 @@ from fedmedlora.privacy.accounting import (
 )
 
 FORMAT = 1
+_EDITED = (
+    "the ledger was edited: nothing is trained with it; bring both of its files back from a copy"
+)
 
 
 @dataclass(frozen=True)
@@ -86,20 +89,23 @@ class Ledger:
     """An open ledger; nobody else has it open.
 
     Args:
-        chain: open.
+        log: open.
         site: whose it is.
         unit: what counts as one.
 
     Raises:
+        RunError: somebody edited it.
         PrivacyError: it is another site's, or counts something else.
     """
 
-    def __init__(self, chain: Chain, *, site: str, unit: Unit, path: Path) -> None:
-        self._chain, self._path = chain, path
-        if not chain.entries:
-            chain.append("begun", site=site, unit=unit, format=FORMAT)
-        first = chain.entries[0].facts
-        if chain.entries[0].kind != "begun" or first.get("format") != FORMAT:
+    def __init__(self, log: OpenLog, *, site: str, unit: Unit) -> None:
+        self._log = log
+        path, read = log.path, read_log(log.path)
+        if read.faults:
+            raise RunError(f"{path}: {read.faults[0]}; {_EDITED}")
+        self._entries = list(read.entries)
+        first = self._entries[0]
+        if first["kind"] != BEGUN or first.get("format") != FORMAT or "unit" not in first:
             raise PrivacyError(f"{path} is no privacy ledger of this version")
         if first["site"] != site:
             raise PrivacyError(f"{path} is the ledger of site {first['site']}, not of {site}")
@@ -117,13 +123,13 @@ class Ledger:
     @property
     def runs(self) -> int:
         """How many runs reserved something."""
-        return len({entry.facts["run"] for entry in self._of("reserved")})
+        return len({entry["run"] for entry in self._of("reserved")})
 
     def plan_of(self, run: str) -> Plan | None:
         """How a run that was planned before trains here."""
         for entry in self._of("planned"):
-            if entry.facts["run"] == run:
-                return Plan(**entry.facts)
+            if entry["run"] == run:
+                return Plan(**{field.name: entry[field.name] for field in fields(Plan)})
         return None
 
     def plan(self, plan: Plan, budget: Budget) -> None:
@@ -140,7 +146,7 @@ class Ledger:
                 f"bring epsilon from {spent:.3f} to {whole:.3f}, and the budget is "
                 f"{budget.epsilon:g}: more noise, fewer steps or a smaller batch cost less"
             )
-        self._chain.append("planned", **asdict(plan))
+        self._append("planned", **asdict(plan))
 
     def reserve(self, plan: Plan, round: int, budget: Budget) -> int:
         """Spend what a round costs, before it is trained.
@@ -163,23 +169,29 @@ class Ledger:
                 f"{budget.delta:g}; nothing was trained"
             )
         facts = asdict(plan.a_round)
-        return self._chain.append("reserved", run=plan.run, round=round, **facts).n
+        return self._append("reserved", run=plan.run, round=round, **facts)
 
     def open_reservation(self, plan: Plan, round: int) -> int | None:
         """The reservation of a round that is not confirmed: nothing of it left."""
-        confirmed = {entry.facts["reserved"] for entry in self._of("confirmed")}
+        confirmed = {entry["reserved"] for entry in self._of("confirmed")}
         for entry in self._of("reserved"):
-            same = (entry.facts["run"], entry.facts["round"]) == (plan.run, round)
-            if same and entry.n not in confirmed and _mechanism(entry) == plan.a_round:
-                return entry.n
+            same = (entry["run"], entry["round"]) == (plan.run, round)
+            if same and entry["n"] not in confirmed and _mechanism(entry) == plan.a_round:
+                return int(entry["n"])
         return None
 
     def confirm(self, reservation: int) -> None:
         """Note that what a reserved round made is about to leave."""
-        self._chain.append("confirmed", reserved=reservation)
+        self._append("confirmed", reserved=reservation)
 
-    def _of(self, kind: str) -> Iterator[Entry]:
-        return (entry for entry in self._chain.entries if entry.kind == kind)
+    def _append(self, kind: str, **facts: Any) -> int:
+        """Add an entry; its number."""
+        number = self._log.append(kind, **facts).entries
+        self._entries.append({**facts, "n": number, "kind": kind})
+        return number
+
+    def _of(self, kind: str) -> Iterator[Mapping[str, Any]]:
+        return (entry for entry in self._entries if entry["kind"] == kind)
 
 
 @contextmanager
@@ -190,10 +202,11 @@ def open_ledger(path: Path, *, site: str, unit: Unit) -> Iterator[Ledger]:
         RunError: it cannot be written or locked, or somebody edited it.
         PrivacyError: see ``Ledger``.
     """
-    with open_chain(path) as chain:
-        yield Ledger(chain, site=site, unit=unit, path=path)
+    facts = {"site": site, "unit": unit, "format": FORMAT}
+    with open_log(path, begun=lambda: facts, advice=_EDITED) as log:
+        path.chmod(0o600)
+        yield Ledger(log, site=site, unit=unit)
 
 
-def _mechanism(entry: Entry) -> Mechanism:
-    facts: Any = entry.facts
-    return Mechanism(facts["noise"], facts["rate"], facts["steps"])
+def _mechanism(entry: Mapping[str, Any]) -> Mechanism:
+    return Mechanism(entry["noise"], entry["rate"], entry["steps"])
