@@ -205,7 +205,7 @@ def score(
 
 @app.command()
 def estimate(study: StudyFile, settings: Settings = None) -> None:
-    """Say what a study needs of a site: the adapter's size, traffic, peak memory.
+    """Say what a study needs of a site: the adapter's size, traffic, peak memory, noise.
 
     Reads no note and no weights."""
     from fedmedlora.config import load_study

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from fedmedlora.config_base import Name, Place, Section
 from fedmedlora.config_data import Cohort, NewSite, PartitionConfig, Site
+from fedmedlora.config_privacy import PrivacyConfig
 from fedmedlora.config_sections import (
     AdaptationConfig,
     AdapterConfig,
@@ -75,6 +76,7 @@ class Study(Section):
     training: TrainingConfig = TrainingConfig()
     decoding: DecodingConfig = DecodingConfig()
     federation: FederationConfig = FederationConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     adaptation: AdaptationConfig = AdaptationConfig()
     encoder: EncoderConfig = EncoderConfig()
     few_shot: FewShotConfig = FewShotConfig()

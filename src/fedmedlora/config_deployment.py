@@ -63,6 +63,8 @@ class SiteSettings(Section):
         threads: of the training process.
         port: where the SuperNode listens, on this machine alone.
         work: folder for logs and what the site keeps for itself.
+        ledger: folder in which it keeps what was spent of its notes' privacy, over all federations;
+            asked for where the study has ``privacy.epsilon``. The same for every kit of this site.
     """
 
     name: Name
@@ -74,6 +76,7 @@ class SiteSettings(Section):
     threads: Positive = 1
     port: Port = 9094
     work: Place = "work"
+    ledger: Place | None = None
 
 
 def load_coordinator(file: Path) -> CoordinatorSettings:

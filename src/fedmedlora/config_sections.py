@@ -21,6 +21,7 @@ Method = Literal[
     "fedsa-lora",
     "fedex-lora",
     "flexlora",
+    "fedsvd",
     "fedprox",
     "fedavgm",
     "fedadam",
@@ -32,8 +33,8 @@ Method = Literal[
 ]
 #: What may differ between the methods of a study.
 METHOD_SECTIONS = (
-    "adapter", "training", "decoding", "federation", "adaptation", "few_shot", "api", "encoder",
-    "absent",
+    "adapter", "training", "decoding", "federation", "privacy", "adaptation", "few_shot", "api",
+    "encoder", "absent",
 )  # fmt: skip
 
 #: The authors' projections: every linear layer of attention and MLP (arXiv 2601.22124).
@@ -226,10 +227,10 @@ class FederationConfig(Section):
     ``engine``: the sites are called in the study's own process, or in those of Flower's simulation
     (``runtime.processes`` at a time; methods then run one after another). The results are equal.
     ``deadline_seconds``: for the answers of one phase of a round. ``proximal``: mu of fedprox.
+    ``refactor_every``: rounds between the new factors of fedsvd.
     ``validation_rows``: so many of the examples made of validation notes score the candidates of
-    Fed-MedLoRA+, drawn once by the seed; all if not given.
-    ``keep_replies``: what the sites sent is kept, so that ``fedmedlora verify`` can make every
-    round again.
+    Fed-MedLoRA+, drawn once by the seed; all if not given. ``keep_replies``: what the sites sent is
+    kept, so that ``fedmedlora verify`` can make every round again.
     """
 
     rounds: Positive = 3
@@ -246,6 +247,7 @@ class FederationConfig(Section):
     engine: Literal["in-process", "flower"] = "in-process"
     proximal: Annotated[float, Field(gt=0)] = 0.01
     keep_replies: bool = False
+    refactor_every: Positive = 1
     server: ServerConfig = ServerConfig()
 
 

@@ -51,6 +51,10 @@ class FederationError(FedMedLoRAError):
     """A round cannot be completed: too few sites answered, or what they sent was refused."""
 
 
+class PrivacyError(FedMedLoRAError):
+    """A privacy budget is spent or would be overspent, or cannot be accounted for."""
+
+
 class EndpointError(FedMedLoRAError):
     """An API endpoint refused, failed or answered something else than it should."""
 

@@ -9,12 +9,13 @@ import time
 
 import pytest
 
+from fedmedlora import chain
+from fedmedlora.canonical import canonical, sha256
 from fedmedlora.cli import run_command
 from fedmedlora.errors import RunError
-from fedmedlora.federation import audit
 from fedmedlora.federation.audit import AuditLog, Head, head_file
 from fedmedlora.federation.audit_check import check_log, compare_ends
-from fedmedlora.federation.signing import canonical, make_key, sha256
+from fedmedlora.federation.signing import make_key
 
 ROUNDS = 5
 
@@ -251,7 +252,7 @@ def test_a_signed_log_given_a_head_that_fits_without_the_key_is_found(tmp_path):
 def killed_at(monkeypatch, folder, byte):
     """An append of which so many bytes get to the disk; head first, then the line."""
     log = site_log(folder)
-    monkeypatch.setattr(audit, "append_bytes", lambda file, data: stop(file, data[:byte]))
+    monkeypatch.setattr(chain, "append_bytes", lambda file, data: stop(file, data[:byte]))
 
     def stop(file, data):
         file.write(data)
@@ -294,7 +295,7 @@ def test_killed_before_the_head_is_in_its_place_nothing_was_written(tmp_path, mo
         path.with_name(f".{path.name}.tmp").write_bytes(data[:9])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(audit, "replace_bytes", stop)
+    monkeypatch.setattr(chain, "replace_bytes", stop)
     with pytest.raises(KeyboardInterrupt):
         site_log(tmp_path).append("sent", bytes=7)
     monkeypatch.undo()
@@ -356,7 +357,7 @@ def test_a_full_disk_is_told_and_the_next_entry_completes_the_line(tmp_path, mon
         file.flush()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(audit, "append_bytes", full)
+    monkeypatch.setattr(chain, "append_bytes", full)
     with pytest.raises(RunError, match="No space left"):
         site_log(tmp_path).append("sent", bytes=7)
     monkeypatch.undo()

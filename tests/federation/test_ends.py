@@ -6,11 +6,11 @@ import pytest
 from federation_toy import SITES, Raising, ToySite, plan, sites, start, toy_site
 from hostile import keys_in, run_with
 
+from fedmedlora.canonical import sha256
 from fedmedlora.errors import FederationError
 from fedmedlora.federation import run as run_module
 from fedmedlora.federation.audit_check import check_log, compare_ends
 from fedmedlora.federation.run import run_federation
-from fedmedlora.federation.signing import sha256
 
 
 def run(folder, keys=({}, ()), *, workers=None, resume=False, **changes):

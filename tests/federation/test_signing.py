@@ -4,9 +4,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
+from fedmedlora.canonical import canonical
 from fedmedlora.errors import ConfigError, RunError
 from fedmedlora.federation.signing import (
-    canonical,
     is_signed,
     make_key,
     public_file,

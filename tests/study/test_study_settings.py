@@ -321,6 +321,18 @@ def test_few_notes_are_always_among_more_of_them(tmp_path):
             "methods=[fedex-lora, {method: fed-medlora, set: {federation.robust.rule: krum}}]",
             "5 are needed",
         ),
+        (
+            "methods=[fedex-lora, {method: fedsvd, set: {federation.robust.rule: clip}}]",
+            "fedsvd does not average what sites send",
+        ),
+        (
+            "methods=[fedex-lora, {method: fedsvd, set: {federation.server.momentum: 0.5}}]",
+            "methods: fedsvd: federation.server.momentum is 0.5",
+        ),
+        (
+            "methods=[fedex-lora, {method: flexlora, set: {federation.server.learning_rate: 0.1}}]",
+            "methods: flexlora: federation.server.learning_rate is 0.1",
+        ),
         ("methods=[{method: rolora, set: {federation.screening.same: 2}}]", "screening.same"),
     ],
 )

@@ -17,6 +17,7 @@ from fedmedlora.aggregation.average import average_factors
 from fedmedlora.aggregation.columns import Columns
 from fedmedlora.aggregation.exact import Array, add_pairs, residual_pair
 from fedmedlora.aggregation.mixed_rank import combine_ranks
+from fedmedlora.aggregation.refactoring import refactor_pair
 from fedmedlora.aggregation.robust import BY_COLUMN, RobustOptions, centre_of
 from fedmedlora.aggregation.server_optimiser import ServerOptions, adam_step, momentum_step
 from fedmedlora.aggregation.weights import data_size_weights, utility_weights
@@ -72,6 +73,7 @@ class Layout:
         round: from 1.
         server: how the server steps, for methods that average or adapt.
         robust: what stands for the average, for the same.
+        refactor_every: rounds between new factors, for FedSVD.
     """
 
     pairs: Sequence[tuple[str, str]]
@@ -80,6 +82,7 @@ class Layout:
     round: int
     server: ServerOptions = field(default_factory=ServerOptions)
     robust: RobustOptions = field(default_factory=RobustOptions)
+    refactor_every: int = 1
 
 
 def _centre(replies: Replies, layout: Layout) -> State:
@@ -144,6 +147,15 @@ def refactor(before: ServerState, replies: Replies, layout: Layout) -> ServerSta
     return ServerState({name: factors[name] for name in before.factors})
 
 
+def average_and_refactor(before: ServerState, replies: Replies, layout: Layout) -> ServerState:
+    """FedSVD: the average of B; every so many rounds, B A in factors anew."""
+    factors = {**before.factors, **average_factors(replies.states, replies.weights)}
+    if layout.round % layout.refactor_every == 0:
+        for a, b in layout.pairs:
+            factors[a], factors[b] = refactor_pair(factors[a], factors[b])
+    return ServerState(factors)
+
+
 def adapt(before: ServerState, replies: Replies, layout: Layout) -> ServerState:
     """FedAdam."""
     average = _centre(replies, layout)
@@ -165,6 +177,8 @@ class Method:
         sends: the factors that the server sends out; a site has the others itself.
         keeps: factors that a site trains but keeps for itself.
         mixed_ranks: whether sites may have ranks of their own.
+        recuts: whether the server cuts new factors: what a site remembers of the old ones, of its
+            optimiser or of rounding, is then of no use.
     """
 
     combine: Callable[[ServerState, Replies, Layout], ServerState] = step_to_average
@@ -173,6 +187,7 @@ class Method:
     sends: Part = "AB"
     keeps: Part | None = None
     mixed_ranks: bool = False
+    recuts: bool = False
 
     @property
     def scored(self) -> bool:
@@ -209,7 +224,9 @@ METHODS: dict[str, Method] = {
     # Guo et al., arXiv 2410.01463: A is shared, every site keeps its own B.
     "fedsa-lora": Method(sends="A", keeps="B"),
     "fedex-lora": Method(combine=add_residual),
-    "flexlora": Method(combine=refactor, mixed_ranks=True),
+    "flexlora": Method(combine=refactor, mixed_ranks=True, recuts=True),
+    # Lee et al., arXiv 2505.12805: as ffa-lora, with an A that follows what was learnt.
+    "fedsvd": Method(combine=average_and_refactor, trains=lambda round: "B", recuts=True),
     # Hsu et al., arXiv 1909.06335: with server momentum, which any average may have here.
     "fedavgm": Method(),
     "fedadam": Method(combine=adapt),

@@ -5,30 +5,18 @@ Enters: files of ``audit``. Leaves: their entries and what is wrong with them; n
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedmedlora.chain import Read, read_log, read_state
 from fedmedlora.errors import RunError
-from fedmedlora.federation.audit import Head, head_file, read_state
-from fedmedlora.federation.signing import canonical, is_signed, sha256
+from fedmedlora.federation.audit import Head
+from fedmedlora.federation.signing import is_signed
 
 
-@dataclass(frozen=True)
-class Checked:
-    """A log as it was found.
-
-    Attributes:
-        entries: the lines that can be read, as they are.
-        hashes: of these lines.
-        faults: what is wrong, one sentence each; empty if nothing is.
-    """
-
-    entries: tuple[Mapping[str, Any], ...]
-    hashes: tuple[str, ...]
-    faults: tuple[str, ...]
+class Checked(Read):
+    """An audit log as it was found."""
 
     @property
     def log(self) -> str:
@@ -56,56 +44,14 @@ def check_log(path: Path, *, public: str | None = None) -> Checked:
     Raises:
         RunError: the log cannot be read.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RunError(f"{path}: the audit log cannot be read: {error.strerror}") from error
-    lines = data.split(b"\n")
-    unfinished = lines.pop()
-    entries: list[Mapping[str, Any]] = []
-    hashes: list[str] = []
-    faults: list[str] = []
-    for number, line in enumerate(lines, 1):
-        entry = _entry(line)
-        if entry is None:
-            faults.append(f"line {number} is not as an entry is written")
-        elif entry.get("n") != number:
-            faults.append(f"line {number} is entry {entry.get('n')}")
-        elif entry.get("before") != (hashes[-1] if hashes else ""):
-            faults.append(f"line {number} does not follow from the line before it")
-        if entry is not None:
-            entries.append(entry)
-        hashes.append(sha256(line))
-    faults += _faults_of_end(path, lines, unfinished=unfinished, size=len(data))
-    faults += _faults_of_keys(path, entries, public)
-    return Checked(tuple(entries), tuple(hashes), tuple(faults))
+    read = read_log(path)
+    faults = (*read.faults, *_faults_of_keys(path, read.entries, public))
+    return Checked(read.entries, read.hashes, faults)
 
 
-def _faults_of_end(path: Path, lines: list[bytes], *, unfinished: bytes, size: int) -> list[str]:
-    state = read_state(path)
-    if state is None:
-        return [f"its head file {head_file(path).name} is missing or broken"]
-    whole = f"{state.last}\n".encode()
-    if state.entries == len(lines) + 1 and size < state.size and whole.startswith(unfinished):
-        return [
-            f"entry {state.entries} is missing or unfinished: a process was killed while it wrote, "
-            "and the next entry will complete it; or somebody cut the log"
-        ]
-    faults = []
-    if unfinished:
-        faults.append("there is something after the last whole line")
-    if state.entries != len(lines):
-        faults.append(f"it has {len(lines)} lines, and its head says {state.entries}")
-    if not lines or state.last.encode() != lines[-1] or state.sha256 != sha256(lines[-1]):
-        faults.append("its last line is not the one that its head has")
-    if state.size != size:
-        faults.append(f"it has {size} bytes, and its head says {state.size}")
-    if not lines or state.log != sha256(lines[0])[:12]:
-        faults.append("its first line is not the one that its head knows")
-    return faults
-
-
-def _faults_of_keys(path: Path, entries: list[Mapping[str, Any]], public: str | None) -> list[str]:
+def _faults_of_keys(
+    path: Path, entries: Sequence[Mapping[str, Any]], public: str | None
+) -> list[str]:
     if not entries or entries[0].get("kind") != "begun":
         return ["it does not begin with the entry that begins a log"]
     named = entries[0].get("public_key")
@@ -119,17 +65,6 @@ def _faults_of_keys(path: Path, entries: list[Mapping[str, Any]], public: str | 
     if is_signed(state.statement, state.signature, str(named), purpose="log-head"):
         return []
     return ["its head is not signed with the key that the log was begun with"]
-
-
-def _entry(line: bytes) -> Mapping[str, Any] | None:
-    """An entry, if a line is one in the very writing that this module gives it."""
-    try:
-        entry = json.loads(line)
-        if isinstance(entry, dict) and canonical(entry) == line:
-            return entry
-    except (ValueError, TypeError, RecursionError):
-        pass
-    return None
 
 
 def compare_ends(one: Checked, other: Checked) -> tuple[str, ...]:

@@ -39,6 +39,7 @@ FAILURES: dict[str, str] = {
     "DataError": "data",
     "SchemaError": "data",
     "ConfigError": "config",
+    "PrivacyError": "privacy",
     "OSError": "system",
     "BaseException": "error",
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -95,6 +96,12 @@ class FirstRounds:
                 write_bytes(fresh / _NUMBERS, json.dumps(content).encode())
         except (RunError, AdapterError):
             return
+
+    def forget(self, *, but: str) -> None:
+        """Clear away everything else that was kept."""
+        for place in self._folder.iterdir() if self._folder.is_dir() else ():
+            if place.name != but:
+                shutil.rmtree(place, ignore_errors=True)
 
 
 def _seal(numbers: dict[str, Any], adapter: Adapter) -> str:

@@ -17,7 +17,7 @@ from typing import Literal
 from fedmedlora.durable import new_folder
 from fedmedlora.errors import AdapterError, RunError
 
-Kind = Literal["factors", "optimiser", "rounding"]
+Kind = Literal["factors", "optimiser", "rounding", "private"]
 
 
 def own_folder(federation: Path, site: str, kind: Kind) -> Path:

@@ -43,6 +43,7 @@ class FederationPlan:
         server: how the server steps towards the average; by default all the way.
         screening: which well-formed replies are suspect, and what becomes of them.
         robust: what stands for the average, for methods that average.
+        refactor_every: rounds between FedSVD's new factors; ``None`` for other methods.
         min_sites: fewer good replies than this end the run; ``None`` is all sites.
         base_model: name or path of the backbone, written into saved adapters.
         processes: worker processes for the sites; 1 calls them in this process, one after
@@ -72,6 +73,7 @@ class FederationPlan:
     server: ServerOptions = field(default_factory=ServerOptions)
     screening: ScreeningOptions = field(default_factory=ScreeningOptions)
     robust: RobustOptions = field(default_factory=RobustOptions)
+    refactor_every: int | None = None
     min_sites: int | None = None
     base_model: str = ""
     processes: int = 1
@@ -103,6 +105,7 @@ class FederationPlan:
                 len(self.sites), quorum=self.quorum
             ),
             "min_sites": self.min_sites is None or 1 <= self.min_sites <= len(self.sites),
+            "refactor_every": self.refactor_every is None or self.refactor_every >= 1,
             "processes": self.processes >= 1,
             "public_keys (one for every site, or none)": not self.public_keys
             or sorted(site for site, _ in self.public_keys) == sorted(self.sites),

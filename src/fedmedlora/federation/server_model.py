@@ -110,7 +110,7 @@ class ServerModel:
             trains=method.trains(number),
             returns=returns,
             initial="" if method.sends == "AB" else self._initial.sha256,
-            carries=not method.mixed_ranks,
+            carries=not method.recuts,
         )
 
     def requests(self, calls: Mapping[str, wire.Call]) -> Iterator[tuple[str, RecordDict]]:
@@ -196,6 +196,7 @@ class ServerModel:
             round=number,
             server=self._plan.server,
             robust=self._plan.robust,
+            refactor_every=self._plan.refactor_every or 1,
         )
         returned = adapter_part(self.trainable, self._method.returns(number))
         states: Iterable[State] = (adapter.tensors for adapter in adapters)

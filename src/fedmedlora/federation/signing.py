@@ -6,15 +6,11 @@ spaces, ASCII) behind a word for its purpose, so that no signature of one kind p
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import os
 import re
 import stat
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -112,22 +108,6 @@ def is_public_key(text: object) -> bool:
     return isinstance(text, str) and _PUBLIC.fullmatch(text) is not None
 
 
-def canonical(content: Mapping[str, Any]) -> bytes:
-    """The one writing of plain values: equal values, equal bytes.
-
-    Numbers that are not finite become the words "nan", "inf" and "-inf", bytes hexadecimal digits.
-
-    Raises:
-        TypeError: a value is none of None, bool, int, float, str, bytes, list, tuple, mapping.
-    """
-    return json.dumps(_plain(content), sort_keys=True, separators=(",", ":")).encode()
-
-
-def sha256(data: bytes) -> str:
-    """SHA-256, hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
-
-
 def sign(statement: bytes, key: Ed25519PrivateKey, *, purpose: Purpose) -> str:
     """The signature of a canonical statement: 128 hexadecimal digits."""
     return key.sign(_message(statement, purpose)).hex()
@@ -146,17 +126,3 @@ def is_signed(statement: bytes, signature: str, public: str, *, purpose: Purpose
 
 def _message(statement: bytes, purpose: Purpose) -> bytes:
     return f"fedmedlora {purpose} 1\n".encode() + statement
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise TypeError(f"a {type(value).__name__} has no canonical writing")

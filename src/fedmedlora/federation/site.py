@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from fedmedlora.errors import AdapterError, ConfigError
+from fedmedlora.errors import AdapterError, ConfigError, PrivacyError
 from fedmedlora.federation.adapter_parts import adapter_part, completed
 from fedmedlora.federation.first_rounds import FirstRounds, key_of
 from fedmedlora.federation.own_factors import OwnFactors
 from fedmedlora.federation.own_optimiser import OwnOptimiser
 from fedmedlora.federation.plan import Declared, Order, SiteLosses, SiteUpdate
+from fedmedlora.federation.private_rounds import PrivateRounds
 from fedmedlora.model.adapter import Adapter, Manifest
 from fedmedlora.model.backbone import Backbone
 from fedmedlora.model.candidates import candidate_losses
 from fedmedlora.model.encoding import Row
 from fedmedlora.model.lora import adapter_of, load_adapter, manifest_of, new_adapter_model
-from fedmedlora.model.training import TrainingSettings, train_adapter
+from fedmedlora.model.private_training import NoiseSettings, train_privately
+from fedmedlora.model.training import TrainingOutcome, TrainingSettings, train_adapter
 from fedmedlora.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -101,6 +104,7 @@ class AdapterSite:
         first_rounds: where methods that begin alike share their first round.
         own: where factors are kept that the site trains and does not send, if there are such.
         optimiser: where it is kept from round to round; begun anew in each without.
+        private: trains with noise, as the site's ledger lets it.
     """
 
     def __init__(
@@ -116,6 +120,7 @@ class AdapterSite:
         first_rounds: FirstRounds | None = None,
         own: OwnFactors | None = None,
         optimiser: OwnOptimiser | None = None,
+        private: PrivateRounds | None = None,
     ) -> None:
         self.name = name
         self._bench, self._train, self._validation = bench, train, validation
@@ -123,9 +128,17 @@ class AdapterSite:
         self._first_rounds = first_rounds
         self._own = own
         self._optimiser = optimiser
+        self._private = private
+
+    def prepare(self) -> None:
+        """Refuse what cannot be trained privately, before anything is; see ``PrivateRounds``."""
+        if self._private is not None:
+            self._private.prepare(self.settings)
 
     def declared(self) -> Declared:
-        """Its rows, each once: what every round reports."""
+        """Its rows, each once: what every round reports; of a private site, its units."""
+        if self._private is not None:
+            return Declared(self._private.count, self._private.count)
         return Declared(len(self._train), sum(row.targets for row in self._train))
 
     def train(self, adapter: Adapter, order: Order) -> SiteUpdate:
@@ -135,6 +148,7 @@ class AdapterSite:
             AdapterError: it is for another backbone, tokenizer or scheme; or the site cannot
                 complete what it got with what the others started from.
             ConfigError: it is to keep factors, and has no place to.
+            PrivacyError: its budget would be overspent.
         """
         whole = self._completed(adapter, order)
         update = self._train_or_recall(whole, order)
@@ -170,6 +184,13 @@ class AdapterSite:
 
     def _train_or_recall(self, adapter: Adapter, order: Order) -> SiteUpdate:
         seed = derive_seed(self._seed, "training", self.name, order.round)
+        if self._private is not None:
+
+            def trainer(noise: NoiseSettings, units: Sequence[int]) -> SiteUpdate:
+                train = partial(train_privately, noise=noise, units=units)
+                return self._train_anew(adapter, order, seed, train)
+
+            return self._private.train(adapter, order, settings=self.settings, trainer=trainer)
         if self._first_rounds is None or order.round > 1:
             return self._train_anew(adapter, order, seed)
         key = key_of(adapter, self._train, settings=self.settings, seed=seed, trains=order.trains)
@@ -182,7 +203,13 @@ class AdapterSite:
             self._on_step(self.name, order.round, steps, steps, update.loss_last)
         return update
 
-    def _train_anew(self, adapter: Adapter, order: Order, seed: int) -> SiteUpdate:
+    def _train_anew(
+        self,
+        adapter: Adapter,
+        order: Order,
+        seed: int,
+        train: Callable[..., TrainingOutcome] | None = None,
+    ) -> SiteUpdate:
         load_adapter(self._bench.model, adapter, residual=order.residual)
 
         def step(number: int, steps: int, loss: float | None) -> None:
@@ -190,10 +217,10 @@ class AdapterSite:
                 self._on_step(self.name, order.round, number, steps, loss)
 
         kept = self._optimiser.recall(before=order.round) if self._optimiser else {}
-        outcome = train_adapter(
+        train = train or partial(train_adapter, tokenizer=self._bench.backbone.tokenizer)
+        outcome = train(
             self._bench.model,
             self._train,
-            tokenizer=self._bench.backbone.tokenizer,
             settings=self.settings.in_round(order.round),
             seed=seed,
             trains=order.trains,
@@ -217,7 +244,10 @@ class AdapterSite:
 
         Raises:
             AdapterError: one is for another backbone, tokenizer or scheme.
+            PrivacyError: the site trains privately: losses would leave without noise.
         """
+        if self._private is not None:
+            raise PrivacyError(f"site {self.name} trains privately, and its losses have no noise")
         for adapter in adapters:
             self._check(adapter)
         losses, tokens = candidate_losses(

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from fedmedlora.canonical import canonical, sha256
 from fedmedlora.errors import FederationError
 from fedmedlora.federation import wire
 from fedmedlora.federation.flower import RecordDict
-from fedmedlora.federation.signing import canonical, is_signed, read_key, sha256, sign
+from fedmedlora.federation.signing import is_signed, read_key, sign
 
 Phase = Literal["introduce", "train", "score"]
 #: Keys of the config record: the end of the sender's audit log, and the signature of all the rest.

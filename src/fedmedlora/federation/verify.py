@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedmedlora.aggregation.methods import METHODS, ServerState
 from fedmedlora.aggregation.weights import pool_losses
+from fedmedlora.canonical import sha256
 from fedmedlora.errors import AdapterError, FederationError, RunError
 from fedmedlora.federation import checkpoints
 from fedmedlora.federation.contributions import (
@@ -35,7 +36,6 @@ from fedmedlora.federation.contributions import (
 )
 from fedmedlora.federation.plan import FederationPlan, RoundRecord
 from fedmedlora.federation.server_model import ServerModel
-from fedmedlora.federation.signing import sha256
 from fedmedlora.federation.spool import Spool, Spooled
 from fedmedlora.federation.statements import request_sha256
 from fedmedlora.federation.sums import check_sums

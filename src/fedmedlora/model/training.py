@@ -12,12 +12,11 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fedmedlora.errors import AdapterError, ConfigError, DataError
-from fedmedlora.model.adapter import Part, factor_of
+from fedmedlora.model.adapter import Part
 from fedmedlora.model.encoding import Row
 from fedmedlora.model.fused_lora import fused_lora
 from fedmedlora.model.losses import Objective, answer_loss, batch_loss, mean_loss, pad_rows
@@ -28,6 +27,7 @@ from fedmedlora.model.optimiser_state import (
     put_optimiser_state,
 )
 from fedmedlora.model.restoring import kept_as_it_was
+from fedmedlora.model.trainable import check_finite, drift, only_factors, put_back, trainable
 
 __all__ = [
     "Schedule",
@@ -189,7 +189,7 @@ def train_adapter(
     losses: list[float] = []
     with (
         tempfile.TemporaryDirectory() as folder,
-        _only(model, trains),
+        only_factors(model, trains),
         fused_lora(model),
         kept_as_it_was(model) as before,
     ):
@@ -206,13 +206,13 @@ def train_adapter(
         if optimiser:
             _begin_with(trainer, optimiser)
         # TRL rounds the adapter of a quantised backbone to bf16, in which small steps are lost.
-        _put_back(model, before)
+        put_back(model, before)
         try:
             trainer.train()
-            _check_finite(model, len(losses))
+            check_finite(model, len(losses))
             remembered = optimiser_state(model, trainer.optimizer)
         except AdapterError:
-            _put_back(model, before)
+            put_back(model, before)
             raise
         finally:
             if settings.gradient_checkpointing:
@@ -239,7 +239,7 @@ def _config(folder: str, settings: TrainingSettings, *, rows: int, seed: int) ->
         per_device_train_batch_size=settings.batch,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
-        **_falling(settings),
+        **schedule_of(settings),
         warmup_steps=warmup_steps(settings.warmup, steps),
         gradient_checkpointing=settings.gradient_checkpointing,
         dataset_kwargs={"skip_prepare_dataset": True},
@@ -261,7 +261,8 @@ def _config(folder: str, settings: TrainingSettings, *, rows: int, seed: int) ->
     return config
 
 
-def _falling(settings: TrainingSettings) -> dict[str, Any]:
+def schedule_of(settings: TrainingSettings) -> dict[str, Any]:
+    """How the rate falls, as transformers names it."""
     if settings.schedule == "round":
         return {"lr_scheduler_type": "cosine"}
     line = {"lr_end": settings.final_rate, "power": 1.0}
@@ -281,7 +282,7 @@ def _trainer(
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
     from trl import SFTTrainer
 
-    start = _trainable(model) if settings.proximal else {}
+    start = trainable(model) if settings.proximal else {}
 
     class AnswerLossTrainer(SFTTrainer):  # type: ignore[misc]
         """SFTTrainer whose loss computes the vocabulary only where an answer token is due."""
@@ -328,39 +329,6 @@ def _trainer(
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer
-
-
-def drift(model: PeftModel, start: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The squared distance of a model's parameters from those of ``start``: FedProx's term."""
-    import torch
-
-    here = dict(model.named_parameters())
-    return torch.stack([(here[name] - value).square().sum() for name, value in start.items()]).sum()
-
-
-def _trainable(model: PeftModel) -> dict[str, torch.Tensor]:
-    return {
-        name: parameter.detach().clone()
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
-
-
-@contextmanager
-def _only(model: PeftModel, part: Part) -> Iterator[None]:
-    """Freeze the factors that are not to be trained until the block ends."""
-    frozen = [
-        parameter
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad and factor_of(name) not in part
-    ]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
 
 
 def length_order(lengths: Sequence[int], *, batch: int, rng: random.Random) -> list[int]:
@@ -423,20 +391,3 @@ def _begin_with(trainer: SFTTrainer, optimiser: OptimiserState) -> None:
             put_optimiser_state(trainer.model, trainer.optimizer, optimiser)
 
     trainer.add_callback(Begin())
-
-
-def _check_finite(model: PeftModel, steps: int) -> None:
-    import torch
-
-    for parameter in model.parameters():
-        if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
-            raise AdapterError(
-                f"training diverged: after {steps} steps the adapter holds values that are no "
-                "finite numbers; set a lower training.learning_rate"
-            )
-
-
-def _put_back(model: PeftModel, values: dict[str, torch.Tensor]) -> None:
-    for name, parameter in model.named_parameters():
-        if name in values:
-            parameter.data = values[name].clone()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -51,11 +51,13 @@ def line_chart(
     y_label: str,
     whole_x: bool = True,
     from_zero: bool = False,
+    x_names: Mapping[float, str] | None = None,
 ) -> Markup:
     """Lines with markers, one a series; empty if there is no point.
 
     Args:
         whole_x: whether x counts something (rounds, notes, sites).
+        x_names: where x is no number but a place: place -> what stands there.
         from_zero: whether the y axis begins at 0.
     """
     points = [point for one in series for point in one.points]
@@ -63,10 +65,18 @@ def line_chart(
         return Markup("")
     xs, ys = [x for x, _ in points], [y for _, y in points]
     y_ticks = _ticks(0.0 if from_zero else min(ys), max(ys))
-    x_ticks = _whole_ticks(min(xs), max(xs)) if whole_x else _ticks(min(xs), max(xs))
+    x_ticks: Sequence[float] = (
+        list(x_names)
+        if x_names
+        else _whole_ticks(min(xs), max(xs))
+        if whole_x
+        else _ticks(min(xs), max(xs))
+    )
+    name_of = (x_names or {}).get
     x = _Scale(min(*xs, *x_ticks), max(*xs, *x_ticks), _LEFT + 8, _WIDTH - _RIGHT)
     y = _Scale(y_ticks[0], y_ticks[-1], _HEIGHT - _BOTTOM, _TOP)
-    drawn = [_grid(x_ticks, y_ticks, x, y), _axis_names(x_label, y_label)]
+    named = {tick: name_of(tick, _number(tick)) for tick in x_ticks}
+    drawn = [_grid(named, y_ticks, x, y), _axis_names(x_label, y_label)]
     for one in series:
         path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in one.points)
         style = one.style % STYLES
@@ -75,7 +85,7 @@ def line_chart(
         )
         drawn.append(Markup('<g class="s{}">{}{}</g>').format(style, line, _markers(one, x, y)))
     said = "; ".join(
-        f"{one.name}: " + ", ".join(f"{_number(a)}: {b:.3g}" for a, b in one.points)
+        f"{one.name}: " + ", ".join(f"{name_of(a, _number(a))}: {b:.3g}" for a, b in one.points)
         for one in series
     )
     return _figure(title, f"{y_label} by {x_label}. {said}.", drawn, height=_HEIGHT)
@@ -195,7 +205,7 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) and abs(value) >= 1 else f"{value:g}"
 
 
-def _grid(x_ticks: Sequence[float], y_ticks: Sequence[float], x: _Scale, y: _Scale) -> Markup:
+def _grid(x_ticks: Mapping[float, str], y_ticks: Sequence[float], x: _Scale, y: _Scale) -> Markup:
     lines = [
         Markup(
             '<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>'
@@ -205,9 +215,9 @@ def _grid(x_ticks: Sequence[float], y_ticks: Sequence[float], x: _Scale, y: _Sca
     ]
     lines += [
         Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
-            x(t), _HEIGHT - _BOTTOM + 15, _number(t)
+            x(t), _HEIGHT - _BOTTOM + 15, name
         )
-        for t in x_ticks
+        for t, name in x_ticks.items()
     ]
     return Markup("").join(lines)
 

@@ -18,6 +18,7 @@ from fedmedlora.report.browser import Browser, embed_json, make_browser
 from fedmedlora.report.costs import cost_section, traffic_section
 from fedmedlora.report.joining import joining_section
 from fedmedlora.report.making import making_section
+from fedmedlora.report.privacy import privacy_section
 from fedmedlora.report.run import Run, read_run
 from fedmedlora.report.scores import score_section, type_section
 from fedmedlora.report.sites import coverage_section, new_site_section
@@ -75,6 +76,7 @@ def _sections(run: Run) -> list[Section | None]:
         summary_section(run),
         score_section(run),
         joining_section(run),
+        privacy_section(run),
         type_section(run),
         new_site_section(run),
         scaling_section(run),

@@ -44,6 +44,7 @@ class Method(_Record):
     Attributes:
         label: its name everywhere in the run folder.
         kind: what it stands for in a comparison.
+        method: what it is called in a study file; "" where a run does not say.
         site: of which site it is, if of one.
         of: label of the method that it started from.
         notes: local notes that it was trained on, of a new site.
@@ -51,6 +52,7 @@ class Method(_Record):
 
     label: str
     kind: MethodKind
+    method: str = ""
     site: str | None = None
     of: str | None = None
     notes: Count | None = None
@@ -85,6 +87,32 @@ class Cost(_Record):
     usd: Number = None
 
 
+class PrivateSite(_Record):
+    """What a site spent; see ``study.privacy``."""
+
+    epsilon: Number = None
+    noise: Number = None
+    rate: Number = None
+    steps: Count = 0
+    units: Count = 0
+
+
+class Privacy(_Record):
+    """A method's promise, and all that its number means nothing without."""
+
+    epsilon: Number = None
+    budget: Number = None
+    delta: Number = None
+    unit: str = ""
+    neighbours: str = ""
+    sampling: str = ""
+    accountant: str = ""
+    max_grad_norm: Number = None
+    adversary: str = ""
+    covers: str = ""
+    sites: dict[str, PrivateSite] = {}
+
+
 class Done(_Record):
     """What was noted when a method ended: wall time, memory, sizes in parameters, rounds."""
 
@@ -95,6 +123,7 @@ class Done(_Record):
     encoder: str | None = None
     rounds: tuple[Round, ...] = ()
     cost: Cost | None = None
+    privacy: Privacy | None = None
 
 
 class Comparison(_Record):

@@ -100,6 +100,7 @@ def study_arms(study: Study) -> list[Arm]:
     for arm in arms:
         if arm.kind == "federated":
             _check_robust(arm)
+            _check_server(arm)
     return arms
 
 
@@ -125,6 +126,23 @@ def _check_robust(arm: Arm) -> None:
             f"{robust.rule} with federation.robust.malicious {robust.malicious}: "
             f"{robust.least_sites} are needed"
         )
+
+
+def _check_server(arm: Arm) -> None:
+    """A step beyond the average, or the memory of one, has no meaning in factors cut anew."""
+    server = arm.study.federation.server
+    if METHODS[arm.federated_method].averages:
+        return
+    for name, value, plain in (
+        ("learning_rate", server.learning_rate, 1),
+        ("momentum", server.momentum, 0),
+    ):
+        if value not in (None, plain):
+            raise ConfigError(
+                f"methods: {arm.label}: federation.server.{name} is {value:g}, and {arm.method} "
+                "does not step towards an average of what sites send; give this method "
+                f"set: {{federation.server.{name}: {plain}}}"
+            )
 
 
 def _arms_of(entry: MethodEntry, study: Study) -> list[Arm]:

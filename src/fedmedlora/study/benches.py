@@ -43,11 +43,13 @@ class Rows:
 
     Attributes:
         train, validation: rows.
+        sources: of each training row, the id and the group of its note; empty where nobody asks.
         sites: how many sites' rows these are: so many times a site's steps are made.
     """
 
     train: Sequence[Any]
     validation: Sequence[Any] = ()
+    sources: Sequence[tuple[str, str | None]] = ()
     sites: int = 1
 
 

@@ -17,12 +17,13 @@ from fedmedlora.model.memory import PROCESS_BYTES, Estimator, Shape
 from fedmedlora.model.merged import MERGE_BELOW
 from fedmedlora.model.packing import form_of, is_difference, wire_bytes
 from fedmedlora.study.arms import Arm, study_arms
+from fedmedlora.study.privacy_estimate import privacy_tables
 
 _HERE = "this study"
 
 
 def estimate_tables(study: Study) -> list[Table]:
-    """The adapter, its traffic by method, and memory by precision, batch and checkpointing.
+    """The adapter, its traffic by method, memory, and the noise of a promised epsilon.
 
     No note is read and no weight.
 
@@ -32,10 +33,11 @@ def estimate_tables(study: Study) -> list[Table]:
     """
     own = _estimator(study, study.backbone.precision)
     tables = [_adapter_table(study, own)]
-    arms = [arm for arm in study_arms(study) if arm.kind == "federated" and not arm.is_tagger]
-    if arms:
-        tables.append(_traffic_table(study, own, arms))
-    return [*tables, _memory_table(study, own)]
+    arms = study_arms(study)
+    federated = [arm for arm in arms if arm.kind == "federated" and not arm.is_tagger]
+    if federated:
+        tables.append(_traffic_table(study, own, federated))
+    return [*tables, _memory_table(study, own), *privacy_tables(arms)]
 
 
 def _estimator(study: Study, precision: Precision) -> Estimator:

@@ -44,11 +44,13 @@ def site_worker(file: Path, name: str) -> SiteWorker:
     # They load torch, and a desk is made where nothing is trained as well.
     from fedmedlora.study.data import load_data
     from fedmedlora.study.methods import MethodRunner
+    from fedmedlora.study.privacy import check_privacy
 
     settings, shared, work = _read(file)
     study = site_study(shared, settings, folder=file.parent)
     runner = MethodRunner(study, load_data(study), work, lambda kind, facts: None)
     [arm] = [arm for arm in study_arms(study) if arm.label == shared.arm.label]
+    check_privacy([arm], runner.data)
     return runner.worker(arm, name, share_first=False)
 
 

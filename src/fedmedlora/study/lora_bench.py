@@ -18,12 +18,12 @@ from fedmedlora.federation.site import AdapterSite, Workbench, set_up_workbench
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.backbone import load_backbone
 from fedmedlora.model.decoding import DecodingSettings, EnforcedDecoder
-from fedmedlora.model.encoding import encode_examples
+from fedmedlora.model.encoding import Row, encode_examples
 from fedmedlora.model.lora import load_adapter
 from fedmedlora.model.memory import Estimator, available_memory
 from fedmedlora.model.merged import merged
 from fedmedlora.model.training import TrainingSettings
-from fedmedlora.schema import Scheme
+from fedmedlora.schema import Document, Scheme
 from fedmedlora.study.arms import Arm
 from fedmedlora.study.benches import Base, Rows, questions_about
 from fedmedlora.study.data import SiteData, StudyData, asked_of
@@ -112,7 +112,7 @@ class LoraBench:
                     f"sites.{site.name}: no example is left to train on: {len(examples)} were made,"
                     f" {len(report.dropped)} prompts alone fill training.max_tokens ({limit})"
                 )
-            self._encoded[key] = Rows(rows, valid)
+            self._encoded[key] = Rows(rows, valid, _sources(rows, examples, shown.train))
         return self._encoded[key]
 
     def worker(self, name: str, arm: Arm, rows: Rows, **more: Any) -> AdapterSite:
@@ -218,6 +218,15 @@ class LoraBench:
                 answers[i] = answer
             done += len(part)
         return answers
+
+
+def _sources(
+    rows: Sequence[Row], examples: Sequence[Example], notes: Sequence[Document]
+) -> list[tuple[str, str | None]]:
+    """Id and group of the note of each row."""
+    groups = {note.id: note.group for note in notes}
+    documents = {example.id: example.document for example in examples}
+    return [(documents[row.example], groups[documents[row.example]]) for row in rows]
 
 
 def training_settings(arm: Arm) -> TrainingSettings:

@@ -21,6 +21,7 @@ from fedmedlora.study.data import CohortData
 from fedmedlora.study.few_shot_method import show_examples
 from fedmedlora.study.methods import MethodRunner, Trained
 from fedmedlora.study.peak_memory import peak_megabytes, start_watching
+from fedmedlora.study.privacy import is_private, privacy_note
 from fedmedlora.study.run_folder import RunFolder
 from fedmedlora.tasks.example import Example
 
@@ -56,6 +57,8 @@ def run_method(runner: MethodRunner, arm: Arm, *, folder: RunFolder, on_event: O
             folder.write_answers(arm.label, cohort.name, zip(examples, answers, strict=True))
     seconds = time.monotonic() - started
     rounds = [] if made.trained is None else [r.to_dict() for r in made.trained.records]
+    if is_private(arm):
+        made.notes["privacy"] = privacy_note(arm, rounds)
     biases = {} if made.trained is None else dict(made.trained.open_biases)
     told = {"method": arm.label, "seconds": round(seconds, 2), "peak_memory_mb": peak_megabytes()}
     folder.write_json(

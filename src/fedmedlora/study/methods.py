@@ -27,6 +27,7 @@ from fedmedlora.federation.own_optimiser import OwnOptimiser
 from fedmedlora.federation.own_rounds import own_folder
 from fedmedlora.federation.plan import FederationPlan, RoundRecord, SiteWorker, Workers
 from fedmedlora.federation.run import run_federation
+from fedmedlora.federation.site import AdapterSite
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.adapter_files import read_adapter
 from fedmedlora.model.candidates import candidate_losses
@@ -39,6 +40,7 @@ from fedmedlora.study.arms import Arm, robust_options, study_arms
 from fedmedlora.study.benches import Bench, Rows, questions_about
 from fedmedlora.study.data import POOLED, SiteData, StudyData, first_notes, load_data
 from fedmedlora.study.lora_bench import LoraBench
+from fedmedlora.study.privacy import is_private, private_rounds
 from fedmedlora.study.tagger_bench import TaggerBench
 from fedmedlora.tasks.example import Example
 
@@ -119,6 +121,9 @@ class MethodRunner:
             self.bench(arm).encode(site, study)
         if METHODS[arm.federated_method].scored and study.federation.validation == "sites":
             self._refuse_nothing_to_score_on(sites, arm)
+        if is_private(arm):
+            for name in names:
+                self._prepare(arm, name)
         initial = self.bench(arm).base(study).initial
         if study.federation.engine == "flower" or self._site_processes(study, names) > 1:
             self.bench(arm).forget()  # the sites' processes want its place
@@ -147,6 +152,12 @@ class MethodRunner:
         own = self.own_adapters(arm, result.adapter)
         biases = self._open_biases(arm, sites, result.adapter, own)
         return Trained(result.adapter, result.records, biases, own)
+
+    def _prepare(self, arm: Arm, name: str) -> None:
+        """Have a site refuse now what its ledger will not let through."""
+        worker = self.worker(arm, name)
+        assert isinstance(worker, AdapterSite)
+        worker.prepare()
 
     def sites(self, arm: Arm) -> tuple[SiteData, ...]:
         """The sites whose notes an arm is trained on."""
@@ -186,6 +197,7 @@ class MethodRunner:
             server=ServerOptions(**server),
             screening=ScreeningOptions(**federation.screening.model_dump()),
             robust=robust_options(arm.study) if arm.kind == "federated" else RobustOptions(),
+            refactor_every=federation.refactor_every if arm.method == "fedsvd" else None,
             min_sites=federation.min_sites if len(names) > 1 else None,
             timeout_s=federation.deadline_seconds,
             base_model=study.backbone.name,
@@ -239,7 +251,12 @@ class MethodRunner:
         if name == POOLED:
             sites = self.data.sites
             train = [row for site in sites for row in bench.encode(site, arm.study).train]
-            rows = Rows(train, sites=len(sites))
+            sources = [
+                (f"{site.name}/{note}", None if group is None else f"{site.name}/{group}")
+                for site in sites
+                for note, group in bench.encode(site, arm.study).sources
+            ]
+            rows = Rows(train, sources=sources, sites=len(sites))
         else:
             site = next(site for site in self.sites(arm) if site.name == name)
             rows = bench.encode(site, arm.study)
@@ -251,9 +268,11 @@ class MethodRunner:
 
         keeps = METHODS[arm.federated_method].keeps is not None
         optimiser = self._own_optimiser(arm, name)
-        # Nothing else trains on the pooled notes, nor from another arm's adapter; and a first
-        # round that is taken up from another method has no optimiser to go on with.
-        alone = name == POOLED or arm.of is not None or optimiser is not None or not share_first
+        # Nothing else trains on the pooled notes, nor from another arm's adapter; a first round
+        # that is taken up from another method has no optimiser to go on with; noise is never used
+        # twice.
+        alone = name == POOLED or arm.of is not None or optimiser is not None or is_private(arm)
+        alone = alone or not share_first
         return bench.worker(
             name,
             arm,
@@ -262,15 +281,16 @@ class MethodRunner:
             first_rounds=None if alone else FirstRounds(first_rounds_of(self._folder)),
             own=self._own(arm, name) if keeps else None,
             optimiser=optimiser,
+            private=private_rounds(arm, name, rows, run=self._folder),
         )
 
     def _own_optimiser(self, arm: Arm, site: str) -> OwnOptimiser | None:
         """Where a site keeps its optimiser; None if it begins anew in every round.
 
-        So it does where the server cuts new factors (FlexLoRA): those remembered are gone.
+        So it does where the server cuts new factors: those remembered are gone.
         """
         section = arm.study.encoder if arm.is_tagger else arm.study.training
-        if not section.keep_optimiser or METHODS[arm.federated_method].mixed_ranks:
+        if not section.keep_optimiser or METHODS[arm.federated_method].recuts:
             return None
         if arm.kind in ("adapted", "new-site"):
             return None  # one round

@@ -23,6 +23,7 @@ from fedmedlora.study.arms import Arm, study_arms
 from fedmedlora.study.data import StudyData, load_data
 from fedmedlora.study.method_run import run_method
 from fedmedlora.study.methods import MethodRunner, first_rounds_of
+from fedmedlora.study.privacy import check_privacy
 from fedmedlora.study.processes import Job, run_side_by_side
 from fedmedlora.study.run_folder import RunFolder
 from fedmedlora.study.scoring import Scored, pool_seeds, score_run
@@ -49,7 +50,7 @@ def run_study(study: Study, out: Path, *, on_event: OnEvent | None = None) -> No
     # Whatever the study file gets wrong is said before hours of work, not after them.
     for checked in (study, *(run.study for run in further)):
         check_arms(study_arms(checked))
-        load_data(checked)
+        check_privacy(study_arms(checked), load_data(checked))
     folder = RunFolder(out)
     for run in further:
         RunFolder(out / run.folder).check(run.study)

@@ -38,7 +38,7 @@ from fedmedlora.tasks.example import Example
 
 _PACKAGES = (
     "fedmedlora", "torch", "transformers", "peft", "trl", "flwr", "tokenizers", "safetensors",
-    "numpy", "scipy", "sentencex",
+    "numpy", "scipy", "sentencex", "opacus",
 )  # fmt: skip
 #: Where and how a study runs may change between an interruption and its resumption.
 _FREE = ("runtime", "root", "report", "variants", "scaling")

@@ -22,7 +22,7 @@ from fedmedlora.study.arms import Arm, study_arms
 #: Sections that decide what is trained, and how its results are read.
 _SHARED = (
     "name", "seed", "data_seed", "scheme", "backbone", "adapter", "task", "training", "federation",
-    "decoding", "encoder",
+    "privacy", "decoding", "encoder",
 )  # fmt: skip
 #: Of the federation section, what counts sites: a site has one.
 _COORDINATORS = ("min_sites", "robust", "screening")
@@ -117,7 +117,14 @@ def site_study(shared: Shared, settings: SiteSettings, *, folder: Path) -> Study
     content["runtime"] = {"threads": settings.threads}
     if settings.backbone is not None:
         content["backbone"]["name"] = settings.backbone
-    return check_study(content, source="site settings")
+    # Where a site notes what it spent is its own to say, and never a row's alone.
+    content["privacy"]["ledger"] = settings.ledger
+    for entry in content["methods"]:
+        entry["set"].pop("privacy.ledger", None)
+    study = check_study(content, source="site settings")
+    if any(arm.study.privacy.ledger != settings.ledger for arm in study_arms(study)):
+        raise ConfigError("methods: set: privacy: the ledger is the site's to say, in its settings")
+    return study
 
 
 def _theirs(key: str) -> bool:

@@ -45,7 +45,7 @@ def run_tables(
         records: of all methods.
         done: method -> what was noted when it ended, or None.
     """
-    return [_scores(records), *_traffic(done)]
+    return [_scores(records), *_privacy(done), *_traffic(done)]
 
 
 def _two_decimals(value: float | None) -> str:
@@ -80,6 +80,41 @@ def _scores(records: Sequence[ScoreRecord]) -> Table:
         rows=tuple(rows),
         left=2,
     )
+
+
+def _privacy(done: Mapping[str, Mapping[str, Any] | None]) -> list[Table]:
+    rows = []
+    notes = {label: note["privacy"] for label, note in done.items() if note and "privacy" in note}
+    for label, told in notes.items():
+        sites = told["sites"].values()
+        rows.append(
+            (
+                label,
+                told["unit"],
+                f"{told['epsilon']:.2f}",
+                f"{told['delta']:g}",
+                f"{max(site['noise'] for site in sites):.2f}",
+                f"{max(site['rate'] for site in sites):.3g}",
+                str(max(site["steps"] for site in sites)),
+                told["accountant"],
+                told["covers"],
+            )
+        )
+    if not rows:
+        return []
+    adversary = next(iter(notes.values()))["adversary"]
+    return [
+        Table(
+            title="Privacy at the site that has spent most: one unit added or taken away, Poisson "
+            f"sampling; the adversary {adversary}",
+            headers=(
+                "method", "unit", "epsilon", "delta", "noise", "rate", "steps", "accountant",
+                "covers",
+            ),
+            rows=tuple(rows),
+            left=2,
+        )
+    ]  # fmt: skip
 
 
 def _traffic(done: Mapping[str, Mapping[str, Any] | None]) -> list[Table]:

@@ -1,0 +1,180 @@
+"""What a study promises of privacy, for each site of an arm: settings and rows in, terms out.
+
+Enters: an arm and a site's rows. Leaves: the site's private rounds; or a refusal before anything is
+trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedmedlora.aggregation.methods import METHODS
+from fedmedlora.config import Study
+from fedmedlora.config_privacy import PER_ROW
+from fedmedlora.errors import ConfigError
+from fedmedlora.federation.own_rounds import own_folder
+from fedmedlora.federation.private_rounds import PrivacyTerms, PrivateRounds
+from fedmedlora.privacy.accounting import Unit
+from fedmedlora.privacy.ledger import Budget
+from fedmedlora.study.arms import Arm
+from fedmedlora.study.benches import Rows
+from fedmedlora.study.data import StudyData
+
+#: Against whom: what the number assumes that others see.
+ADVERSARY = (
+    "sees every adapter that the site sends, in every round, as the coordinator does, and knows "
+    "all other units"
+)
+
+#: Methods that show training notes to whoever asks, or that are not trained by DP-SGD.
+_NOT_PRIVATE = {
+    "few-shot": "its prompts are training notes",
+    "api": "it shows notes to a service",
+    "dictionary": "it keeps the mentions of training notes as they are",
+    "bert": "only LoRA adapters are trained with noise",
+    "bert-single-site": "only LoRA adapters are trained with noise",
+    "bert-centralised": "only LoRA adapters are trained with noise",
+    "local-adaptation": "it would train on the site's notes once more",
+}
+
+
+def is_private(arm: Arm) -> bool:
+    """Whether an arm is trained with noise."""
+    return arm.study.privacy.epsilon is not None and arm.kind != "untrained"
+
+
+def check_privacy(arms: Sequence[Arm], data: StudyData) -> None:
+    """Refuse what a study cannot promise, before anything is trained.
+
+    Raises:
+        ConfigError: a method makes no sense with privacy, a note has no group where the unit is the
+            patient, or delta or batch do not fit a site's number of notes or patients.
+    """
+    for arm in arms:
+        study = arm.study
+        if study.privacy.epsilon is None:
+            continue
+        reason = _NOT_PRIVATE.get("local-adaptation" if arm.kind == "new-site" else arm.method)
+        off = "leave it out, or give it `set: {privacy.epsilon: null}`"
+        if reason is not None:
+            raise ConfigError(f"privacy.epsilon: {arm.label} cannot be private: {reason}; {off}")
+        if METHODS[arm.federated_method].scored and study.federation.validation == "sites":
+            raise ConfigError(
+                f"privacy.epsilon: {arm.label} sends losses on the sites' validation notes, "
+                f"without noise; set federation.validation: server, or {off}"
+            )
+        if arm.kind == "centralised" and study.privacy.ledger != PER_ROW:
+            raise ConfigError(
+                f"privacy.ledger: the pooled notes of {arm.label} belong to no site's ledger; "
+                f"{off}, or privacy.ledger: {PER_ROW}"
+            )
+        if is_private(arm):
+            _check_units(arm, data)
+
+
+def _check_units(arm: Arm, data: StudyData) -> None:
+    """What is known of a site's units before its notes are cut into examples."""
+    privacy = arm.study.privacy
+    sites = data.sites if arm.site is None else (data.site(arm.site),)
+    for site in sites:
+        if privacy.unit == "patient":
+            without = sum(document.group is None for document in site.train)
+            if without:
+                raise ConfigError(
+                    f"privacy.unit is patient, and {without} of the {len(site.train)} training "
+                    f"notes of {site.name} have no group; give every note the group of its "
+                    "patient, or take unit: note"
+                )
+        groups = {document.group for document in site.train}
+        most = {"patient": len(groups), "note": len(site.train)}.get(privacy.unit)
+        if arm.kind != "centralised" and most is not None:
+            terms_of(arm.study).check(site=site.name, units=most)
+
+
+def terms_of(study: Study) -> PrivacyTerms:
+    """The privacy section as a site takes it; its epsilon is given."""
+    privacy = study.privacy
+    assert privacy.epsilon is not None
+    assert privacy.delta is not None
+    return PrivacyTerms(
+        budget=Budget(privacy.epsilon, privacy.delta, privacy.accountant),
+        unit=privacy.unit,
+        max_grad_norm=privacy.max_grad_norm,
+        batch=privacy.batch or study.training.batch,
+        unit_rows=privacy.unit_rows,
+        noise=privacy.noise_multiplier,
+    )
+
+
+def private_rounds(arm: Arm, site: str, rows: Rows, *, run: Path) -> PrivateRounds | None:
+    """A site's private rounds; None if the arm has none.
+
+    Args:
+        arm: whose.
+        site: its name.
+        rows: with their sources.
+        run: the run folder.
+
+    Raises:
+        ConfigError: a row has no group, or delta or batch do not fit.
+    """
+    if not is_private(arm):
+        return None
+    study, federation = arm.study, run / "federation" / arm.label
+    ledger = study.privacy.ledger
+    assert ledger is not None
+    folder = federation / "ledgers" if ledger == PER_ROW else Path(study.root) / ledger
+    return PrivateRounds(
+        site,
+        terms_of(study),
+        units=_units(rows, study.privacy.unit, site=site),
+        rounds=study.federation.rounds,
+        ledger=folder / f"{site}.jsonl",
+        own=own_folder(federation, site, "private"),
+    )
+
+
+def _units(rows: Rows, unit: Unit, *, site: str) -> list[str]:
+    """Of each row, the name of its unit."""
+    if unit == "example":
+        return [str(place) for place in range(len(rows.train))]
+    if unit == "note":
+        return [note for note, _ in rows.sources]
+    groups = [group for _, group in rows.sources if group is not None]
+    if len(groups) < len(rows.sources):
+        raise ConfigError(f"privacy.unit is patient, and notes of {site} have no group")
+    return groups
+
+
+def privacy_note(arm: Arm, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What done.json says of a private arm: the number, and all that it means nothing without.
+
+    Args:
+        arm: private.
+        records: its rounds, as dicts.
+    """
+    privacy = arm.study.privacy
+    sites: dict[str, dict[str, Any]] = {}
+    for record in records:
+        for site, told in record["sites"].items():
+            if "privacy/epsilon" in told["counts"]:
+                sites[site] = {
+                    name.removeprefix("privacy/"): value
+                    for name, value in told["counts"].items()
+                    if name.startswith("privacy/")
+                }
+    return {
+        "epsilon": max((site["epsilon"] for site in sites.values()), default=0.0),
+        "budget": privacy.epsilon,
+        "delta": privacy.delta,
+        "unit": privacy.unit,
+        "neighbours": "one unit added or taken away",
+        "sampling": "Poisson",
+        "accountant": privacy.accountant,
+        "max_grad_norm": privacy.max_grad_norm,
+        "adversary": ADVERSARY,
+        "covers": PER_ROW if privacy.ledger == PER_ROW else "all that the sites' ledgers hold",
+        "sites": sites,
+    }
