@@ -8,6 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
 from deployment_toys import found, study_of
 
+from fedmedlora.canonical import canonical
 from fedmedlora.cli import run_command
 from fedmedlora.errors import ConfigError, DataError, RunError
 from fedmedlora.federation import signing
@@ -88,9 +89,7 @@ def test_a_node_key_of_another_kind_is_refused(federation, tmp_path):
     for line in ("", made.node + " comment", "ssh-ed25519 AAAA"):
         content = {"site": "icu", "federation": made.federation, "signing": made.signing}
         content["node"] = line
-        proof = signing.sign(
-            signing.canonical(content), signing.read_key(key), purpose="membership"
-        )
+        proof = signing.sign(canonical(content), signing.read_key(key), purpose="membership")
         (tmp_path / "own.json").write_text(json.dumps({**content, "proof": proof}))
         with pytest.raises(DataError, match="P-384"):
             admit_sites(folder.root, [tmp_path / "own.json"])
@@ -151,7 +150,7 @@ def test_a_site_cannot_claim_anothers_node_key(federation, tmp_path):
     content = {"site": own.site, "federation": own.federation, "signing": own.signing}
     content["node"] = read_membership(sent["icu"]).node
     key = signing.read_key(sent["outpatient"].parent / "keys" / "signing.key")
-    proof = signing.sign(signing.canonical(content), key, purpose="membership")
+    proof = signing.sign(canonical(content), key, purpose="membership")
     (tmp_path / "own.json").write_text(json.dumps({**content, "proof": proof}))
     with pytest.raises(DataError, match="'icu' and 'outpatient' say that they have the same key"):
         admit_sites(folder.root, [tmp_path / "own.json"])

@@ -19,6 +19,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fedmedlora.canonical import canonical, sha256
 from fedmedlora.durable import new_folder, write_private
 from fedmedlora.errors import DataError, RunError
 from fedmedlora.federation import signing
@@ -53,7 +54,7 @@ def write_kit(
     Raises:
         RunError: it exists, or cannot be written.
     """
-    manifest = {"site": site, "files": {name: signing.sha256(data) for name, data in files.items()}}
+    manifest = {"site": site, "files": {name: sha256(data) for name, data in files.items()}}
     everything = {**files, MANIFEST: json.dumps(manifest, indent=1).encode() + b"\n"}
     data = _packed(everything, top=f"fedmedlora-{site}")
     write_private(archive, data)
@@ -92,7 +93,7 @@ def read_kit(archive: Path, *, public: str) -> tuple[str, dict[str, bytes]]:
         raise DataError(f"{site!r} is no site's name", path=archive)
     files = _unpacked(archive, data, top=f"fedmedlora-{site}")
     listed = _manifest_of(archive, files.pop(MANIFEST, b""), site=site)
-    if listed != {name: signing.sha256(content) for name, content in files.items()}:
+    if listed != {name: sha256(content) for name, content in files.items()}:
         raise DataError("its files are not those of its manifest", path=archive)
     return site, files
 
@@ -182,4 +183,4 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def _statement(site: str, data: bytes) -> bytes:
-    return signing.canonical({"site": site, "sha256": signing.sha256(data)})
+    return canonical({"site": site, "sha256": sha256(data)})

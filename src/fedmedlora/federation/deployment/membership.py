@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
+from fedmedlora.canonical import canonical, sha256
 from fedmedlora.durable import write_private
 from fedmedlora.errors import DataError
 from fedmedlora.federation import signing
@@ -51,12 +52,12 @@ class Membership:
         """What the proof is of."""
         content = asdict(self)
         del content["proof"]
-        return signing.canonical(content)
+        return canonical(content)
 
     @property
     def fingerprint(self) -> str:
         """Half of the statement's SHA-256, in groups that can be read out over the telephone."""
-        digits = signing.sha256(self.statement)[:32]
+        digits = sha256(self.statement)[:32]
         return " ".join(digits[place : place + 4] for place in range(0, len(digits), 4))
 
     def to_json(self) -> bytes:
@@ -71,8 +72,8 @@ def federation_id(study: bytes, coordinator: str) -> str:
         study: the study file's bytes.
         coordinator: the coordinator's public key.
     """
-    content = {"study": signing.sha256(study), "coordinator": coordinator}
-    return signing.sha256(signing.canonical(content))
+    content = {"study": sha256(study), "coordinator": coordinator}
+    return sha256(canonical(content))
 
 
 def membership_file(folder: Path, site: str) -> Path:
