@@ -24,7 +24,7 @@ from fedmedlora.durable import write_bytes
 from fedmedlora.errors import ConfigError, RunError
 
 #: What a signature may be for.
-Purpose = Literal["reply", "log-head", "kit"]
+Purpose = Literal["reply", "log-head", "kit", "secure-keys", "secure-survivors"]
 _PUBLIC = re.compile(r"[0-9a-f]{64}")
 
 
