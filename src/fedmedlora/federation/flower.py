@@ -26,6 +26,7 @@ from flwr.app import (
     RecordDict,
 )
 from flwr.clientapp import ClientApp
+from flwr.common.secure_aggregation.crypto.shamir import combine_shares, create_shares
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.serverapp import Grid, ServerApp
@@ -54,6 +55,8 @@ __all__ = [
     "ServerApp",
     "Strategy",
     "TaskIdentity",
+    "combine_shares",
+    "create_shares",
     "from_bytes",
     "simulate",
     "to_bytes",

@@ -20,7 +20,7 @@ from fedmedlora.durable import write_bytes, write_private
 from fedmedlora.errors import ConfigError, RunError
 
 #: What a signature may be for.
-Purpose = Literal["reply", "log-head", "kit", "membership"]
+Purpose = Literal["reply", "log-head", "kit", "membership", "secure-keys", "secure-survivors"]
 _PUBLIC = re.compile(r"[0-9a-f]{64}")
 
 

@@ -1,0 +1,226 @@
+"""The coordinator's part of one attempt at a round: what sites sent in, the sum of survivors out.
+
+It checks whatever it can: an honest coordinator then knows of whom a fault came. What it is given
+determines no site's row until the threshold of sites has revealed its shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fedmedlora.aggregation.ring import Mean, Row
+from fedmedlora.errors import FederationError
+from fedmedlora.federation.secure.keys import (
+    SHARE_BYTES,
+    agreed_key,
+    derived_key,
+    is_share,
+    join,
+    public_half,
+)
+from fedmedlora.federation.secure.masks import add_mask, take_mask
+from fedmedlora.federation.secure.options import Terms
+from fedmedlora.federation.secure.roster import (
+    Advertisement,
+    Attempt,
+    Roster,
+    Survivors,
+    check_advertisement,
+)
+from fedmedlora.federation.secure.site import Revealed
+from fedmedlora.federation.signing import sha256
+
+#: Of a sealed parcel: nonce, two shares, tag.
+PARCEL_BYTES = 12 + 2 * SHARE_BYTES + 16
+
+
+class SecureSum:
+    """One attempt.
+
+    Attributes:
+        terms: of the federation.
+        attempt: it.
+    """
+
+    def __init__(self, terms: Terms, attempt: Attempt) -> None:
+        self.terms, self.attempt = terms, attempt
+        self._advertised: dict[str, Advertisement] = {}
+        self._roster: Roster | None = None
+        self._parcels: dict[str, dict[str, bytes]] = {}
+        self._total: Row | None = None
+        self._sent: set[str] = set()
+        self._survivors: Survivors | None = None
+        self._signatures: dict[str, str] = {}
+        self._revealed: dict[str, Revealed] = {}
+
+    # Keys
+
+    def admit_keys(self, site: str, one: Advertisement) -> None:
+        """Take a site's keys.
+
+        Raises:
+            FederationError: they are not its own.
+        """
+        if one.site != site:
+            raise FederationError("it has advertised keys of another site")
+        check_advertisement(self.terms, self.attempt, one)
+        self._advertised[site] = one
+
+    def close_keys(self) -> Roster:
+        """The roster; nobody can join after it.
+
+        Raises:
+            FederationError: too few have advertised keys.
+        """
+        entries = [self._advertised[s] for s in self.terms.sites if s in self._advertised]
+        self._roster = Roster(self.terms, self.attempt, tuple(entries))
+        return self._roster
+
+    @property
+    def roster(self) -> Roster:
+        """Who takes part."""
+        if self._roster is None:
+            raise FederationError("keys are still awaited")
+        return self._roster
+
+    # Shares
+
+    def admit_parcels(self, site: str, parcels: Mapping[str, bytes]) -> None:
+        """Take what a site has sealed for the others.
+
+        Raises:
+            FederationError: it is not one parcel for each of them.
+        """
+        if set(parcels) != set(self.roster.sites) - {site}:
+            raise FederationError("it has not sealed one parcel for every other site")
+        if any(not isinstance(p, bytes) or len(p) != PARCEL_BYTES for p in parcels.values()):
+            raise FederationError("what it has sealed has not the size of two shares")
+        self._parcels[site] = dict(parcels)
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """Who has shared its keys.
+
+        Raises:
+            FederationError: they are too few.
+        """
+        found = self.roster.ordered(self._parcels)
+        if len(found) < self.terms.threshold:
+            raise FederationError(
+                f"{len(found)} sites have shared their keys, {self.terms.threshold} are needed"
+            )
+        return found
+
+    def parcels_for(self, site: str) -> dict[str, bytes]:
+        """Sender -> what it has sealed for a site."""
+        return {one: self._parcels[one][site] for one in self.shared if one != site}
+
+    # Rows
+
+    def add(self, site: str, row: Row) -> None:
+        """Add a site's masked row to the sum.
+
+        Args:
+            site: who has shared its keys, once.
+            row: (m + 1,); may be taken over.
+
+        Raises:
+            FederationError: it is none of those, was added before, or the survivors are counted.
+        """
+        if site not in self.shared or site in self._sent or self._survivors is not None:
+            raise FederationError(f"no row of site {site!r} is awaited")
+        self._sent.add(site)
+        if self._total is None:
+            self._total = row if row.flags.writeable else row.copy()
+        else:
+            self._total += row
+
+    def close_rows(self) -> Survivors:
+        """Whose rows are in the sum.
+
+        Raises:
+            FederationError: too few.
+        """
+        self._survivors = Survivors(self.roster, self.shared, self.roster.ordered(self._sent))
+        return self._survivors
+
+    @property
+    def survivors(self) -> Survivors:
+        """Whose rows are in the sum."""
+        if self._survivors is None:
+            raise FederationError("rows are still awaited")
+        return self._survivors
+
+    # Agreement
+
+    def admit_signature(self, site: str, signature: str) -> None:
+        """Take a survivor's signature of the list.
+
+        Raises:
+            FederationError: it is not of this list.
+        """
+        self.survivors.check_signature(site, signature)
+        self._signatures[site] = signature
+
+    @property
+    def signatures(self) -> tuple[tuple[str, str], ...]:
+        """(survivor, signature) of all who have signed.
+
+        Raises:
+            FederationError: they are too few.
+        """
+        found = tuple((s, self._signatures[s]) for s in self.roster.ordered(self._signatures))
+        self.survivors.check_signatures(found)
+        return found
+
+    # Unmasking
+
+    def admit_shares(self, site: str, revealed: Revealed) -> None:
+        """Take the shares that a survivor reveals.
+
+        Raises:
+            FederationError: they are not those that it was asked for.
+        """
+        told, number = self.survivors, self.roster.place(site)
+        if set(revealed.seeds) != set(told.sites) or set(revealed.masks) != set(told.dropped):
+            raise FederationError("it has revealed other shares than it was asked for")
+        if not all(
+            is_share(s, number) for s in [*revealed.seeds.values(), *revealed.masks.values()]
+        ):
+            raise FederationError("it has revealed what are no shares of its own")
+        self._revealed[site] = revealed
+
+    def unmask(self) -> Mean:
+        """The weighted mean of the survivors' updates; the sum is used up.
+
+        Raises:
+            FederationError: too few have revealed their shares, one of them is wrong, or the sum is
+                of no honest rows.
+        """
+        told, total = self.survivors, self._total
+        if len(self._revealed) < self.terms.threshold or total is None:
+            raise FederationError(
+                f"{len(self._revealed)} sites have revealed their shares, "
+                f"{self.terms.threshold} are needed"
+            )
+        givers = list(self._revealed.values())[: self.terms.threshold]
+        for site in told.sites:
+            seed = join([one.seeds[site] for one in givers])
+            if sha256(seed) != self.roster.of(site).seed:
+                raise FederationError(f"the shares of site {site!r} give another seed than its own")
+            take_mask(total, derived_key(seed, self.roster.own(site)))
+        for site in told.dropped:
+            key = join([one.masks[site] for one in givers])
+            if public_half(key).hex() != self.roster.of(site).mask:
+                raise FederationError(f"the shares of site {site!r} give another key than its own")
+            self._unpair(total, site, key)
+        self._total = None
+        return self.terms.ring.decode(total, summands=len(told.sites))
+
+    def _unpair(self, total: Row, dropped: str, key: bytes) -> None:
+        """Remove what survivors' rows have of their masks with a site that sent none."""
+        for site in self.survivors.sites:
+            public = bytes.fromhex(self.roster.of(site).mask)
+            pair = agreed_key(key, public, self.roster.pair(site, dropped))
+            first = self.roster.place(site) < self.roster.place(dropped)
+            (take_mask if first else add_mask)(total, pair)

@@ -1,0 +1,105 @@
+"""What secure aggregation is asked to do, and what all parties of it must have in common."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from fedmedlora.aggregation.ring import Ring
+from fedmedlora.errors import ConfigError
+from fedmedlora.federation.signing import canonical, is_public_key, sha256
+
+#: With two, each knows the other's update from the sum.
+LEAST_SITES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SecureOptions:
+    """How a federation aggregates securely.
+
+    Attributes:
+        threshold: t; so many sites together can unmask, fewer cannot; ``None`` is two thirds of the
+            sites, rounded down, and one.
+        largest_weight: W > 0; a larger weight of a site is cut to it.
+        largest_norm: C > 0; a longer update is cut to it.
+        reference_loss: L_0 of the weights by loss; see ``secure.weights``.
+    """
+
+    threshold: int | None = None
+    largest_weight: float = 1e7
+    largest_norm: float = 1e3
+    reference_loss: float = 0.0
+
+    def threshold_of(self, sites: int) -> int:
+        """t for so many sites.
+
+        Raises:
+            ConfigError: there are fewer than three, or t is not more than half of them.
+        """
+        if sites < LEAST_SITES:
+            raise ConfigError(
+                f"federation.secure_aggregation: {sites} sites are too few: of two, each knows the "
+                f"other's update from the sum; {LEAST_SITES} are needed"
+            )
+        threshold = 2 * sites // 3 + 1 if self.threshold is None else self.threshold
+        if not sites < 2 * threshold <= 2 * sites:
+            raise ConfigError(
+                f"federation.secure_aggregation.threshold: {threshold} of {sites} sites; it must "
+                f"be more than half of them ({sites // 2 + 1} at least): else two halves could be "
+                "unmasked one by one, and more than all never are"
+            )
+        return threshold
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What every party of a secure aggregation holds, and signs the hash of.
+
+    Attributes:
+        run: id of the federation's run.
+        public_keys: (site, long-term Ed25519 key in hexadecimal) of all sites, in the plan's order.
+        threshold: t.
+        largest_weight, largest_norm, reference_loss: see ``SecureOptions``.
+        weights: by data size alone, or by validation loss too.
+        size: what a site's data size counts.
+        beta, tau: of weights by loss.
+
+    Raises:
+        ConfigError: a key that is none, two sites with one key, or a threshold or bound out of
+            range.
+    """
+
+    run: str
+    public_keys: tuple[tuple[str, str], ...]
+    threshold: int
+    largest_weight: float
+    largest_norm: float
+    reference_loss: float = 0.0
+    weights: Literal["size", "utility"] = "size"
+    size: Literal["tokens", "examples"] = "tokens"
+    beta: float = 1.0
+    tau: float = 1.0
+
+    def __post_init__(self) -> None:
+        keys = [key for _, key in self.public_keys]
+        if not all(map(is_public_key, keys)) or len(set(keys)) < len(keys):
+            raise ConfigError(
+                "secure aggregation needs the public key of every site, another one of each"
+            )
+        SecureOptions(self.threshold).threshold_of(len(keys))
+        self.ring  # noqa: B018  # its bounds are checked where it is made
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Their names; a site's place, from 1, is the number of its shares."""
+        return tuple(site for site, _ in self.public_keys)
+
+    @property
+    def ring(self) -> Ring:
+        """What rows are made in."""
+        return Ring(len(self.public_keys), self.largest_weight, self.largest_norm)
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 (hex) of all of it."""
+        return sha256(canonical(asdict(self)))
