@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fedmedlora.aggregation.ring import Mean, Row
+from fedmedlora.canonical import sha256
 from fedmedlora.errors import FederationError
 from fedmedlora.federation.secure.keys import (
     SHARE_BYTES,
@@ -28,7 +29,6 @@ from fedmedlora.federation.secure.roster import (
     check_advertisement,
 )
 from fedmedlora.federation.secure.site import Revealed
-from fedmedlora.federation.signing import sha256
 
 #: Of a sealed parcel: nonce, two shares, tag.
 PARCEL_BYTES = 12 + 2 * SHARE_BYTES + 16

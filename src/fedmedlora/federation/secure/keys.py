@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from fedmedlora.canonical import canonical
 from fedmedlora.errors import FederationError
 from fedmedlora.federation.flower import combine_shares, create_shares
-from fedmedlora.federation.signing import canonical
 
 KEY_BYTES = 32
 #: A share's number (4 bytes, little-endian), and one of 16 bytes for each of a padded key's blocks.

@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from fedmedlora.aggregation.ring import Ring
+from fedmedlora.canonical import canonical, sha256
 from fedmedlora.errors import ConfigError
-from fedmedlora.federation.signing import canonical, is_public_key, sha256
+from fedmedlora.federation.signing import is_public_key
 
 #: With two, each knows the other's update from the sum.
 LEAST_SITES = 3

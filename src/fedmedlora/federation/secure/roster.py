@@ -12,9 +12,10 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fedmedlora.canonical import canonical, sha256
 from fedmedlora.errors import FederationError
 from fedmedlora.federation.secure.options import Terms
-from fedmedlora.federation.signing import canonical, is_signed, sha256, sign
+from fedmedlora.federation.signing import is_signed, sign
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedmedlora.aggregation.ring import Row
+from fedmedlora.canonical import sha256
 from fedmedlora.errors import FederationError
 from fedmedlora.federation.secure.keys import (
     SHARE_BYTES,
@@ -31,7 +32,6 @@ from fedmedlora.federation.secure.keys import (
 from fedmedlora.federation.secure.masks import add_mask, take_mask
 from fedmedlora.federation.secure.options import Terms
 from fedmedlora.federation.secure.roster import Advertisement, Attempt, Roster, Survivors
-from fedmedlora.federation.signing import sha256
 
 Stage = Literal["advertised", "shared", "training", "masked", "agreed", "done"]
 
