@@ -5,12 +5,14 @@ What the study fixes for all is not here: it is in the study file that all have.
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from fedmedlora.config_base import Name, Place, Positive, Section
 from fedmedlora.config_data import Site
@@ -19,7 +21,24 @@ from fedmedlora.faults import describe_faults
 from fedmedlora.strict_yaml import load_yaml
 
 Port = Annotated[int, Field(ge=1, le=65535)]
-Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?$")]
+
+
+def _host(text: str) -> str:
+    """A name or an address, in the one writing that certificates have."""
+    if "%" not in text:  # no zone of one machine's own
+        try:
+            return str(ipaddress.ip_address(text))
+        except ValueError:
+            pass
+    if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", text) is None:
+        raise ValueError(
+            "must be a name or an address by which sites reach this machine, without a port: "
+            "letters, digits, '.' and '-', or an IPv6 address without brackets"
+        )
+    return text
+
+
+Host = Annotated[str, AfterValidator(_host)]
 
 AnySection = TypeVar("AnySection", bound=Section)
 
@@ -49,13 +68,28 @@ class CoordinatorSettings(Section):
         """The port that sites connect to."""
         return self.superlink_port if self.proxy == "none" else self.port
 
+    @property
+    def address(self) -> str:
+        """host:port as the sites connect to it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.public_port}"
+
+    @model_validator(mode="after")
+    def _superlink_on_ipv4(self) -> CoordinatorSettings:
+        if self.proxy == "none" and ":" in self.host:
+            raise ValueError(
+                "proxy: none and an IPv6 address: the SuperLink listens on IPv4 alone; let nginx "
+                "stand before it, or give a name"
+            )
+        return self
+
 
 class SiteSettings(Section):
     """site.yaml of a site's folder. Paths are relative to it.
 
     Attributes:
         name: of the site in the study.
-        coordinator: host:port.
+        coordinator: host:port; an IPv6 address is in brackets.
         notes: its notes, as a site of a study file has them.
         study: the study file of the kit.
         backbone: where the study's backbone is on this machine, if not where the study says.
@@ -68,7 +102,9 @@ class SiteSettings(Section):
     """
 
     name: Name
-    coordinator: Annotated[str, Field(pattern=r"^\S+:[0-9]{1,5}$")]
+    coordinator: Annotated[
+        str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9.-]*):[0-9]{1,5}$")
+    ]
     notes: Site = Site()
     study: Place = "study.yaml"
     backbone: Place | None = None

@@ -1,18 +1,22 @@
 """What `federation start` does when its run ends otherwise than well; a stand-in for Flower."""
 
+import json
+import sys
 import threading
 import time
 
 import pytest
-from deployment_toys import found, study_of
+from deployment_toys import found, study_of, wait_until
 
 from fedmedlora.cli import run_command
 from fedmedlora.errors import FederationError
 from fedmedlora.federation.deployment import tending
 from fedmedlora.federation.deployment.journal import Journal, at_work
 from fedmedlora.federation.deployment.layout import CoordinatorFolder
-from fedmedlora.federation.deployment.services import Services
+from fedmedlora.federation.deployment.services import Service, Services
 from fedmedlora.federation.plan import RoundRecord
+from fedmedlora.study import federating
+from fedmedlora.study.federating import start_federation, start_site
 
 SITES = ("icu", "outpatient")
 
@@ -127,3 +131,64 @@ def test_a_site_without_its_key_does_not_start(federation, capsys):
     (icu.settings.parent / "keys" / "node.key").unlink()
     assert run_command(["site", "start", str(icu.settings)]) == 2
     assert "`site unpack` of the kit makes it" in capsys.readouterr().err
+
+
+#: What the caller's shell may say.
+TALKATIVE = {
+    "HF_HUB_OFFLINE": "0",
+    "TRANSFORMERS_OFFLINE": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "0",
+    "FLWR_TELEMETRY_ENABLED": "1",
+    "FLWR_DISABLE_UPDATE_CHECK": "0",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "0",
+}
+
+
+def services_of(command, monkeypatch):
+    """The services that a command would start."""
+    caught = []
+
+    class Recorder:
+        def __init__(self, services, **more):
+            caught.extend(services)
+
+        def start(self):
+            pass
+
+        stop = start
+
+    def interrupt(*arguments, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(federating, "Services", Recorder)
+    monkeypatch.setattr(federating, "tend_federation", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        command(interrupt)
+    return caught
+
+
+def seen_by(service, folder):
+    """The environment that a service finds itself in."""
+    code = "import json, os; print(json.dumps(dict(os.environ)))"
+    shown = Service(service.name, (sys.executable, "-c", code), service.environment)
+    services = Services([shown], logs=folder)
+    services.start()
+    wait_until(lambda: services.pid(service.name) is None, seconds=30, what="end")
+    return json.loads((folder / f"{service.name}.log").read_text())
+
+
+def test_processes_call_nobody_whatever_the_callers_environment_says(
+    federation, tmp_path, monkeypatch
+):
+    made, [*_, discharge] = federation
+    for name, value in TALKATIVE.items():
+        monkeypatch.setenv(name, value)
+    site = services_of(lambda note: start_site(discharge.settings, note=note), monkeypatch)
+    coordinator = services_of(lambda note: start_federation(made.folder, note=note), monkeypatch)
+    assert {one.name for one in site} == {"worker", "supernode", "superexec"}
+    assert {one.name for one in coordinator} == {"superlink", "superexec"}
+    for place, services in (("site", site), ("coordinator", coordinator)):
+        for service in services:
+            seen = seen_by(service, tmp_path / place)
+            flipped = {name: "0" if value == "1" else "1" for name, value in TALKATIVE.items()}
+            assert {name: seen[name] for name in TALKATIVE} == flipped

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from fedmedlora.federation.deployment.journal import at_work
 from fedmedlora.federation.deployment.layout import CoordinatorFolder, SiteFolder
 from fedmedlora.federation.deployment.services import Service, Services, refuse_taken_port
 from fedmedlora.federation.deployment.tending import tend_federation
+from fedmedlora.federation.offline import OFFLINE
 from fedmedlora.study.admitting import all_admitted
 from fedmedlora.study.service_files import renew_services
 from fedmedlora.study.shared import read_shared, site_study
@@ -30,7 +30,8 @@ _APP = "fedmedlora.study.flower_app"
 _COORDINATOR_VARIABLE = "FEDMEDLORA_COORDINATOR"
 _SETTINGS_KEY = "settings"
 _TEND_S = 1.0
-_HUB = ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY")
+#: Nobody is asked for a model, and nobody is told of one.
+_NO_HUB = ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "TRANSFORMERS_OFFLINE")
 
 
 def start_federation(root: Path, *, note: Callable[[str], None]) -> None:
@@ -120,10 +121,10 @@ def start_site(file: Path, *, note: Callable[[str], None]) -> None:
 
 
 def _environment(threads: int) -> dict[str, str]:
-    """Of processes that load a model: they call nobody but the coordinator."""
+    """Of processes that load a model: they call nobody but the coordinator, whoever starts them."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    offline = {name: os.environ.get(name, "1") for name in _HUB}
-    return {**dict.fromkeys(names, str(threads)), **offline, "TOKENIZERS_PARALLELISM": "false"}
+    alone = {**OFFLINE, **dict.fromkeys(_NO_HUB, "1")}
+    return {**dict.fromkeys(names, str(threads)), **alone, "TOKENIZERS_PARALLELISM": "false"}
 
 
 def _device(settings: SiteSettings) -> dict[str, str]:

@@ -23,7 +23,7 @@ from fedmedlora.federation.deployment.certificates import (
 )
 from fedmedlora.federation.deployment.kit import signature_file, write_kit
 from fedmedlora.federation.deployment.layout import STUDY_FILE, CoordinatorFolder
-from fedmedlora.federation.deployment.rendering import render
+from fedmedlora.federation.deployment.rendering import refuse_unwritable, render
 from fedmedlora.model.backbone import fingerprints_of
 from fedmedlora.strict_yaml import load_yaml
 from fedmedlora.study.arms import study_arms
@@ -61,7 +61,8 @@ def found_federation(
         method: label of the method, if the study has several.
 
     Raises:
-        ConfigError: the study cannot be trained over machines.
+        ConfigError: the study cannot be trained over machines, or the folder's path cannot be
+            written into the files of other programs.
         BackboneError: its backbone is not here.
         RunError: the folder exists, or cannot be written.
     """
@@ -73,6 +74,7 @@ def found_federation(
             "folder, or remove it if no site has its kit yet"
         )
     folder = CoordinatorFolder(out.resolve())
+    refuse_unwritable(folder.root)
     try:
         folder.root.mkdir(parents=True, mode=0o700)
     except OSError as error:
@@ -129,7 +131,7 @@ def _make_kit(
     facts = {
         "site": site,
         "study": study,
-        "coordinator": f"{settings.host}:{settings.public_port}",
+        "coordinator": settings.address,
         "port": _SITE_PORT,
         "version": __version__,
     }

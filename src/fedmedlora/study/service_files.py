@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 
 from fedmedlora import __version__
 from fedmedlora.config_deployment import CoordinatorSettings
@@ -11,7 +11,7 @@ from fedmedlora.durable import replace_bytes
 from fedmedlora.errors import ConfigError, RunError
 from fedmedlora.federation.deployment.certificates import hosts_of
 from fedmedlora.federation.deployment.layout import CoordinatorFolder
-from fedmedlora.federation.deployment.rendering import render
+from fedmedlora.federation.deployment.rendering import refuse_unwritable, render
 from fedmedlora.federation.deployment.services import program
 
 
@@ -26,9 +26,11 @@ def renew_services(folder: CoordinatorFolder, settings: CoordinatorSettings) -> 
         names of the files that were there and said something else.
 
     Raises:
-        ConfigError: the server's certificate is for another host.
+        ConfigError: the server's certificate is for another host, or the folder's path cannot be
+            written into the files.
         RunError: a file cannot be written.
     """
+    refuse_unwritable(folder.root)
     _refuse_another_host(folder, settings.host)
     facts = {
         **settings.model_dump(),
@@ -58,7 +60,7 @@ def renew_services(folder: CoordinatorFolder, settings: CoordinatorSettings) -> 
 
 def unit_text(folder: CoordinatorFolder, *, study: str) -> str:
     """The coordinator's systemd unit, for who calls this and where this is installed."""
-    facts = {"study": study, "folder": folder.root, "user": getpass.getuser()}
+    facts = {"study": study, "folder": folder.root, "user": _own_name()}
     return render(folder.unit.name, **facts, command=_own_command())
 
 
@@ -74,6 +76,13 @@ def _refuse_another_host(folder: CoordinatorFolder, host: str) -> None:
             f"({', '.join(hosts)}), so that no site would believe it; write that again, or found "
             "a federation anew with `federation init`"
         )
+
+
+def _own_name() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # as in a container
+        return str(os.getuid())
 
 
 def _own_command() -> str:

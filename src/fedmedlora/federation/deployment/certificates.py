@@ -36,7 +36,9 @@ class Pair:
 def make_authority(name: str) -> tuple[Pair, ec.EllipticCurvePrivateKey, x509.Certificate]:
     """A new authority: its key and certificate as PEM, and both to sign with."""
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
+    # At most 64 bytes, and a letter may have several.
+    common = name.encode()[:64].decode(errors="ignore")
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
     usage = _usage(key_cert_sign=True, crl_sign=True)
     certificate = (
         _builder(subject, subject, key.public_key(), days=_CA_DAYS)

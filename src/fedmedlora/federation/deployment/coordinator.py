@@ -12,6 +12,7 @@ from typing import Any
 from fedmedlora.durable import replace_bytes
 from fedmedlora.errors import RunError
 from fedmedlora.federation.deployment.layout import CONNECTION, CoordinatorFolder
+from fedmedlora.federation.deployment.rendering import toml_text
 from fedmedlora.federation.deployment.services import Service, flower_environment, program
 
 _COMMAND_S = 120.0
@@ -169,7 +170,7 @@ def flower_configuration(folder: CoordinatorFolder, *, port: int) -> str:
     return (
         f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
         f'address = "127.0.0.1:{port}"\n'
-        f"root-certificates = {json.dumps(str(folder.authority))}\n"
+        f"root-certificates = {toml_text(folder.authority)}\n"
     )
 
 

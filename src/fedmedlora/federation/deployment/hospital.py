@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 import secrets
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from fedmedlora.durable import write_private
 from fedmedlora.errors import RunError
 from fedmedlora.federation.deployment.layout import SiteFolder
+from fedmedlora.federation.deployment.rendering import toml_text
 from fedmedlora.federation.deployment.services import Service, flower_environment, program
 
 
@@ -37,8 +37,12 @@ def site_services(
         RunError: a program is not installed, or the folder cannot be written.
     """
     around = flower_environment(work / "flwr", environment)
-    secret = _secret(work / "superexec.secret")
-    settings = " ".join(f"{name}={json.dumps(value)}" for name, value in node.items())
+    secret = _own_file(work / "superexec.secret", secrets.token_bytes(32))
+    # In a file: on the command line Flower cannot read a text with quotes in it.
+    settings = _own_file(
+        work / "node.toml",
+        "".join(f"{name} = {toml_text(value)}\n" for name, value in node.items()).encode(),
+    )
     supernode = (
         sys.executable,
         "-m", "fedmedlora.federation.deployment.supernode",
@@ -49,7 +53,7 @@ def site_services(
         "--port", str(port),
         "--isolation", "process",
         "--superexec-auth-secret-file", str(secret),
-        "--node-config", settings,
+        "--node-config", str(settings),
     )  # fmt: skip
     superexec = (
         program("flower-superexec"),
@@ -60,14 +64,11 @@ def site_services(
     return [Service("supernode", supernode, around), Service("superexec", superexec, around)]
 
 
-def _secret(path: Path) -> Path:
-    """A file with a secret of its own that lasts for one start."""
+def _own_file(path: Path, data: bytes) -> Path:
+    """A private file that lasts for one start."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(secrets.token_bytes(32))
     except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+        raise RunError(f"cannot write {path}: {error.strerror}") from error
+    write_private(path, data)
     return path

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,10 @@ from fedmedlora.federation.plan import RoundRecord
 
 FILE = "journal.json"
 _LOCK = ".app.lock"
+#: Linux's struct flock: type, whence, start, length (0: all), process (0: of the open file, so that
+#: closing another handle of the same process does not give it up).
+_LOCK_FORM = struct.Struct("hhqqi4x")
+_WHOLE = _LOCK_FORM.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
 #: What a journal's "state" may be; the last two are ends.
 STATES = ("connecting", "training", "scoring", "done", "failed")
@@ -103,19 +108,17 @@ def at_work(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("ab") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.fcntl(lock, fcntl.F_OFD_SETLK, _WHOLE)
         except BlockingIOError as error:
             raise RunError(f"{folder}: another process works there") from error
         yield
 
 
 def is_at_work(folder: Path) -> bool:
-    """Whether a process works in a folder."""
+    """Whether a process works in a folder; asks for the lock and takes none."""
     try:
         with (folder / _LOCK).open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            kind, *_ = _LOCK_FORM.unpack(fcntl.fcntl(lock, fcntl.F_OFD_GETLK, _WHOLE))
     except FileNotFoundError:
         return False
-    except BlockingIOError:
-        return True
-    return False
+    return bool(kind != fcntl.F_UNLCK)
