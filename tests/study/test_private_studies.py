@@ -1,20 +1,25 @@
 """Privacy from the study file on: what is refused, and a small run with its number."""
 
 import json
+import math
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
 from fedmedlora.config import check_study
-from fedmedlora.errors import ConfigError, FederationError, PrivacyError
+from fedmedlora.errors import ConfigError, FederationError, PrivacyError, RunError
 from fedmedlora.evaluation.tables import render_text
 from fedmedlora.federation.plan import Declared, Order
+from fedmedlora.privacy.accounting import Mechanism, epsilon_of
 from fedmedlora.study.arms import study_arms
 from fedmedlora.study.data import load_data
+from fedmedlora.study.ledgers import check_ledgers
 from fedmedlora.study.methods import MethodRunner
-from fedmedlora.study.privacy import check_privacy, privacy_note
+from fedmedlora.study.privacy import check_privacy, privacy_note, privacy_spent
 from fedmedlora.study.run import run_study
+from fedmedlora.study.run_folder import RunFolder
 from fedmedlora.study.tables import study_tables
 
 TEXT = """
@@ -76,6 +81,10 @@ def test_a_setting_that_promises_nothing_is_refused_when_the_study_is_read(tmp_p
     [
         ({"privacy__delta": 0.13}, r"privacy\.delta: 0\.13 is more than 1 / 8, and site icu"),
         ({"privacy__batch": 9}, r"privacy\.batch: 9 units .* site icu has 8"),
+        (
+            {"privacy__unit": "example", "privacy__batch": 400},
+            r"privacy\.batch: 400 units .* site icu has \d\d \(unit: example\)",
+        ),
         ({"methods": ["few-shot"]}, "few-shot cannot be private: its prompts are training notes"),
         ({"methods": ["dictionary"]}, "dictionary/icu cannot be private"),
         ({"methods": ["ffa-lora", "bert"]}, "bert cannot be private: only LoRA"),
@@ -152,6 +161,82 @@ def test_a_new_run_finds_the_budget_spent_before_it_trains(finished):
     with pytest.raises(PrivacyError, match="the budget is spent"):
         run_study(study_of(finished), finished / "again")
     assert not (finished / "again/federation").exists()
+
+
+def test_what_another_ledger_refuses_is_said_before_the_rows_before_it_are_trained(finished):
+    plain = {"method": "fed-medlora", "set": {"privacy.epsilon": None}}
+    with pytest.raises(PrivacyError, match="the budget is spent: epsilon 3"):
+        run_study(study_of(finished, methods=[plain, "ffa-lora"]), finished / "later")
+    assert not (finished / "later").exists()
+    with pytest.raises(PrivacyError, match=r"counts a note as one, and privacy\.unit is example"):
+        run_study(study_of(finished, privacy__unit="example"), finished / "later")
+    # A larger budget has something left; one below what is spent has not.
+    check_ledgers([(study_of(finished, privacy__epsilon=5), finished / "later")])
+    with pytest.raises(PrivacyError, match="the budget is spent"):
+        check_ledgers([(study_of(finished, privacy__epsilon=2), finished / "later")])
+
+
+def test_a_run_that_is_done_goes_on_with_its_spent_ledger(finished):
+    study = study_of(finished, methods=["ffa-lora", "zero-shot"])
+    ledger = (finished / "ledgers/icu.jsonl").read_bytes()
+    run_study(study, finished / "run")
+    assert (finished / "ledgers/icu.jsonl").read_bytes() == ledger
+
+
+def test_an_edited_ledger_ends_a_study_before_anything_is_trained(finished, tmp_path):
+    shutil.copytree(finished / "ledgers", tmp_path / "ledgers")
+    file = tmp_path / "ledgers" / "outpatient.jsonl"
+    file.write_text(file.read_text().replace('"steps":2', '"steps":1'))
+    study = study_of(tmp_path, methods=["zero-shot", "ffa-lora"], privacy__epsilon=9)
+    with pytest.raises(RunError, match=r"outpatient\.jsonl: .* the ledger was edited"):
+        run_study(study, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"methods": ["ffa-lora", "fedsvd"]}, "ffa-lora and fedsvd both would train on the notes"),
+        ({"seeds": [1, 2]}, "ffa-lora, of two runs, would train on the notes of icu"),
+    ],
+)
+def test_two_rows_that_would_each_use_the_whole_budget_are_refused(tmp_path, changes, told):
+    with pytest.raises(ConfigError, match=told):
+        run_study(study_of(tmp_path, **changes), tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_function_says_what_each_site_spent_with_all_that_the_number_needs(finished):
+    spent = privacy_spent(finished / "run", "ffa-lora")
+    assert [one.site for one in spent] == ["icu", "outpatient"]
+    for one, units in zip(spent, (8, 10), strict=True):
+        assert 3.9 < one.epsilon <= 4
+        assert (one.delta, one.unit, one.units, one.steps, one.runs) == (0.01, "note", units, 4, 1)
+        assert (one.sampling, one.accountant) == ("Poisson", "rdp")
+        assert one.neighbours == "one unit added or taken away"
+        assert "coordinator" in one.adversary
+        assert one.rate == 4 / units
+        # The number is that of the mechanism that it names.
+        mechanism = Mechanism(one.noise, one.rate, one.steps)
+        again = epsilon_of([mechanism], delta=one.delta, accountant="rdp")
+        assert one.epsilon == pytest.approx(again)
+    assert privacy_spent(finished / "run", "zero-shot") == ()
+    with pytest.raises(RunError, match="fedsvd is not done"):
+        privacy_spent(finished / "run", "fedsvd")
+
+
+def test_a_site_whose_replies_count_and_do_not_say_what_they_cost_promises_nothing(tmp_path):
+    [arm] = study_arms(study_of(tmp_path))
+    silent = {"status": "ok", "counts": {"steps": 2}}
+    absent = {"status": "absent", "counts": {}}
+    told = {"status": "ok", "counts": {"privacy/epsilon": 1.5, "privacy/noise": 2.0}}
+    whole = privacy_note(arm, [{"sites": {"icu": told, "outpatient": absent}}])
+    assert (whole["epsilon"], set(whole["sites"])) == (1.5, {"icu"})
+    note = privacy_note(arm, [{"sites": {"icu": told, "outpatient": silent}}])
+    assert note["epsilon"] is None
+    folder = RunFolder(tmp_path / "run")
+    folder.write_json("answers/ffa-lora/done.json", {"rounds": [], "privacy": note})
+    assert [one.epsilon for one in privacy_spent(folder.path, "ffa-lora")] == [1.5, math.inf]
 
 
 def test_rows_that_count_by_themselves_have_ledgers_in_the_run_folder(tmp_path):

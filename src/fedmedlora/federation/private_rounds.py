@@ -158,7 +158,7 @@ class PrivateRounds:
         return NoiseSettings(plan.noise, terms.max_grad_norm, terms.batch, terms.unit_rows)
 
     def _plan(self, ledger: Ledger, settings: TrainingSettings) -> Plan:
-        terms, run = self._terms, self._run_id()
+        terms, run = self._terms, run_id_of(self._own) or uuid.uuid4().hex
         rate = terms.batch / self.count
         steps = private_steps(settings, units=self.count, batch=terms.batch)
         plan = ledger.plan_of(run)
@@ -195,15 +195,6 @@ class PrivateRounds:
             "privacy/runs": ledger.runs,
         }
 
-    def _run_id(self) -> str:
-        """What marks this run in the ledger: the same when it is resumed, another in a new one."""
-        try:
-            return (self._own / _RUN).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return uuid.uuid4().hex
-        except OSError as error:
-            raise RunError(f"{self._own / _RUN}: {error.strerror}") from error
-
     def _keep_run_id(self, run: str) -> None:
         try:
             self._own.mkdir(parents=True, exist_ok=True)
@@ -211,3 +202,20 @@ class PrivateRounds:
             write_bytes(self._own / _RUN, run.encode())
         except OSError as error:
             raise RunError(f"{self._own / _RUN}: {error.strerror}") from error
+
+
+def run_id_of(own: Path) -> str | None:
+    """What marks a run in a site's ledger: the same when it is resumed; None before it is planned.
+
+    Args:
+        own: folder of what the site keeps of the run.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    try:
+        return (own / _RUN).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RunError(f"{own / _RUN}: {error.strerror}") from error

@@ -114,6 +114,28 @@ def _by_prv(history: tuple[Mechanism, ...], delta: float, *, error: float) -> fl
     return found if math.isfinite(found) else math.inf
 
 
+def check_left(
+    epsilon: float, *, delta: float, spent: Iterable[Mechanism], accountant: Accountant = "prv"
+) -> float:
+    """What was spent of a budget.
+
+    Args:
+        epsilon, delta: of the budget.
+        spent: on the same data.
+        accountant: see ``epsilon_of``.
+
+    Raises:
+        PrivacyError: that leaves nothing to train with.
+    """
+    gone = epsilon_of(spent, delta=delta, accountant=accountant)
+    if gone >= _SPENT * epsilon:
+        raise PrivacyError(
+            f"the budget is spent: epsilon {gone:.3f} of {epsilon:g} at delta {delta:g}; not a "
+            "hundredth of it is left for further training on these data"
+        )
+    return gone
+
+
 def find_noise(
     epsilon: float,
     *,
@@ -138,12 +160,7 @@ def find_noise(
         PrivacyError: what was spent leaves nothing, or no noise is enough.
     """
     before = merged(spent)
-    gone = epsilon_of(before, delta=delta, accountant=accountant)
-    if gone >= _SPENT * epsilon:
-        raise PrivacyError(
-            f"the budget is spent: epsilon {gone:.3f} of {epsilon:g} at delta {delta:g}; not a "
-            "hundredth of it is left for further training on these data"
-        )
+    gone = check_left(epsilon, delta=delta, spent=before, accountant=accountant)
 
     def used(noise: float) -> float:
         try:

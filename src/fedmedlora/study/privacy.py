@@ -6,27 +6,35 @@ trained.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedmedlora.aggregation.methods import METHODS
 from fedmedlora.config import Study
 from fedmedlora.config_privacy import PER_ROW
-from fedmedlora.errors import ConfigError
+from fedmedlora.errors import ConfigError, RunError
 from fedmedlora.federation.own_rounds import own_folder
 from fedmedlora.federation.private_rounds import PrivacyTerms, PrivateRounds
 from fedmedlora.privacy.accounting import Unit
 from fedmedlora.privacy.ledger import Budget
 from fedmedlora.study.arms import Arm
-from fedmedlora.study.benches import Rows
-from fedmedlora.study.data import StudyData
+from fedmedlora.study.benches import Rows, questions_about
+from fedmedlora.study.data import SiteData, StudyData, asked_of
+from fedmedlora.study.run_folder import RunFolder
+from fedmedlora.study.task_settings import task_settings
 
 #: Against whom: what the number assumes that others see.
 ADVERSARY = (
     "sees every adapter that the site sends, in every round, as the coordinator does, and knows "
     "all other units"
 )
+
+NEIGHBOURS = "one unit added or taken away"
+_COMMON = ("delta", "unit", "neighbours", "sampling", "adversary", "accountant", "covers")
+_OF_SITE = ("epsilon", "noise", "rate", "units", "steps", "runs")
 
 #: Methods that show training notes to whoever asks, or that are not trained by DP-SGD.
 _NOT_PRIVATE = {
@@ -76,7 +84,7 @@ def check_privacy(arms: Sequence[Arm], data: StudyData) -> None:
 
 def _check_units(arm: Arm, data: StudyData) -> None:
     """What is known of a site's units before its notes are cut into examples."""
-    privacy = arm.study.privacy
+    study, privacy = arm.study, arm.study.privacy
     sites = data.sites if arm.site is None else (data.site(arm.site),)
     for site in sites:
         if privacy.unit == "patient":
@@ -87,10 +95,22 @@ def _check_units(arm: Arm, data: StudyData) -> None:
                     f"notes of {site.name} have no group; give every note the group of its "
                     "patient, or take unit: note"
                 )
-        groups = {document.group for document in site.train}
-        most = {"patient": len(groups), "note": len(site.train)}.get(privacy.unit)
-        if arm.kind != "centralised" and most is not None:
-            terms_of(arm.study).check(site=site.name, units=most)
+        if arm.kind != "centralised":
+            terms_of(study).check(site=site.name, units=_most_units(site, study, data))
+
+
+def _most_units(site: SiteData, study: Study, data: StudyData) -> int:
+    """How many units a site has, if no example is too long for the model."""
+    if study.privacy.unit == "note":
+        return len(site.train)
+    if study.privacy.unit == "patient":
+        return len({document.group for document in site.train})
+    shown, covers = asked_of(site, data.sites, absent=study.absent)
+    scheme, settings = study.make_scheme(), task_settings(study)
+    asked = questions_about(
+        shown.train, covers=covers, scheme=scheme, settings=settings, tasks=site.tasks
+    )
+    return max(1, len(asked))
 
 
 def terms_of(study: Study) -> PrivacyTerms:
@@ -123,17 +143,22 @@ def private_rounds(arm: Arm, site: str, rows: Rows, *, run: Path) -> PrivateRoun
     if not is_private(arm):
         return None
     study, federation = arm.study, run / "federation" / arm.label
-    ledger = study.privacy.ledger
-    assert ledger is not None
-    folder = federation / "ledgers" if ledger == PER_ROW else Path(study.root) / ledger
     return PrivateRounds(
         site,
         terms_of(study),
         units=_units(rows, study.privacy.unit, site=site),
         rounds=study.federation.rounds,
-        ledger=folder / f"{site}.jsonl",
+        ledger=ledger_of(arm, site, run=run),
         own=own_folder(federation, site, "private"),
     )
+
+
+def ledger_of(arm: Arm, site: str, *, run: Path) -> Path:
+    """Where a site's ledger is: in the folder that the study names, or in the row's own."""
+    place = arm.study.privacy.ledger
+    assert place is not None
+    own = run / "federation" / arm.label / "ledgers"
+    return (own if place == PER_ROW else Path(arm.study.root) / place) / f"{site}.jsonl"
 
 
 def _units(rows: Rows, unit: Unit, *, site: str) -> list[str]:
@@ -148,8 +173,77 @@ def _units(rows: Rows, unit: Unit, *, site: str) -> list[str]:
     return groups
 
 
+@dataclass(frozen=True)
+class Spent:
+    """What a site has spent of its notes' privacy, and all that the number means nothing without.
+
+    Attributes:
+        site: its name.
+        epsilon: an upper bound; infinite if its replies counted and did not say.
+        delta: at which epsilon holds.
+        unit: what counts as one: example, note or patient.
+        neighbours: what differs between the data that cannot be told apart.
+        sampling: of the units of a step.
+        adversary: what the number assumes that others see.
+        accountant: by which it was counted.
+        covers: which trainings it is about.
+        units: how many the site has.
+        steps: how many were made, over all runs that it covers.
+        runs: how many these are.
+        noise: standard deviation of this run's noise, in clipping norms.
+        rate: with which this run drew each unit in a step.
+    """
+
+    site: str
+    epsilon: float
+    delta: float
+    unit: str
+    neighbours: str
+    sampling: str
+    adversary: str
+    accountant: str
+    covers: str
+    units: int
+    steps: int
+    runs: int
+    noise: float
+    rate: float
+
+
+def privacy_spent(run: Path, label: str) -> tuple[Spent, ...]:
+    """What each site had spent when a row of a study was trained; empty if it promises nothing.
+
+    Args:
+        run: the run folder.
+        label: of the row.
+
+    Raises:
+        RunError: the row is not done, or its record cannot be read.
+    """
+    done = RunFolder(run).done(label)
+    if done is None:
+        raise RunError(f"{run}: {label} is not done; run the study first")
+    told = done.get("privacy")
+    if told is None:
+        return ()
+    common = {name: told[name] for name in _COMMON}
+    found = []
+    for site, numbers in told["sites"].items():
+        known = {name: numbers.get(name) for name in _OF_SITE}
+        counts = {name: int(known[name] or 0) for name in ("units", "steps", "runs")}
+        reals = {
+            name: math.inf if known[name] is None else float(known[name])
+            for name in ("epsilon", "noise", "rate")
+        }
+        found.append(Spent(site=site, **common, **counts, **reals))
+    return tuple(found)
+
+
 def privacy_note(arm: Arm, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What done.json says of a private arm: the number, and all that it means nothing without.
+
+    Its epsilon is that of the site that has spent most; None if a site's replies counted and did
+    not say.
 
     Args:
         arm: private.
@@ -159,18 +253,20 @@ def privacy_note(arm: Arm, records: Sequence[Mapping[str, Any]]) -> dict[str, An
     sites: dict[str, dict[str, Any]] = {}
     for record in records:
         for site, told in record["sites"].items():
-            if "privacy/epsilon" in told["counts"]:
-                sites[site] = {
-                    name.removeprefix("privacy/"): value
-                    for name, value in told["counts"].items()
-                    if name.startswith("privacy/")
-                }
+            numbers = {
+                name.removeprefix("privacy/"): value
+                for name, value in told["counts"].items()
+                if name.startswith("privacy/")
+            }
+            if numbers or told["status"] == "ok":
+                sites[site] = {**sites.get(site, {}), **numbers}
+    known = [site.get("epsilon") for site in sites.values()]
     return {
-        "epsilon": max((site["epsilon"] for site in sites.values()), default=0.0),
+        "epsilon": None if None in known else max(known, default=0.0),
         "budget": privacy.epsilon,
         "delta": privacy.delta,
         "unit": privacy.unit,
-        "neighbours": "one unit added or taken away",
+        "neighbours": NEIGHBOURS,
         "sampling": "Poisson",
         "accountant": privacy.accountant,
         "max_grad_norm": privacy.max_grad_norm,

@@ -86,16 +86,17 @@ def _privacy(done: Mapping[str, Mapping[str, Any] | None]) -> list[Table]:
     rows = []
     notes = {label: note["privacy"] for label, note in done.items() if note and "privacy" in note}
     for label, told in notes.items():
-        sites = told["sites"].values()
+        sites = list(told["sites"].values())
         rows.append(
             (
                 label,
                 told["unit"],
-                f"{told['epsilon']:.2f}",
+                # A site whose replies do not say what they cost has promised nothing.
+                "not told" if told["epsilon"] is None else f"{told['epsilon']:.2f}",
                 f"{told['delta']:g}",
-                f"{max(site['noise'] for site in sites):.2f}",
-                f"{max(site['rate'] for site in sites):.3g}",
-                str(max(site["steps"] for site in sites)),
+                _largest(sites, "noise", ".2f"),
+                _largest(sites, "rate", ".3g"),
+                _largest(sites, "steps", "d"),
                 told["accountant"],
                 told["covers"],
             )
@@ -115,6 +116,10 @@ def _privacy(done: Mapping[str, Mapping[str, Any] | None]) -> list[Table]:
             left=2,
         )
     ]  # fmt: skip
+
+
+def _largest(sites: Sequence[Mapping[str, Any]], name: str, form: str) -> str:
+    return format(max((site[name] for site in sites if name in site), default=0), form)
 
 
 def _traffic(done: Mapping[str, Mapping[str, Any] | None]) -> list[Table]:

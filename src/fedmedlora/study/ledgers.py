@@ -1,0 +1,76 @@
+"""The sites' ledgers, looked at before a study trains anything: whole, theirs, and not spent.
+
+Enters: the runs of a study. Leaves: nothing, or a refusal. No note is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedmedlora.config import Study
+from fedmedlora.config_privacy import PER_ROW
+from fedmedlora.errors import ConfigError
+from fedmedlora.federation.own_rounds import own_folder
+from fedmedlora.federation.private_rounds import run_id_of
+from fedmedlora.privacy.accounting import check_left
+from fedmedlora.privacy.ledger import open_ledger
+from fedmedlora.study.arms import Arm, study_arms
+from fedmedlora.study.privacy import is_private, ledger_of, terms_of
+from fedmedlora.study.run_folder import RunFolder
+
+
+def check_ledgers(runs: Sequence[tuple[Study, Path]]) -> None:
+    """Refuse what the sites' ledgers will not let through, as far as they tell it by themselves.
+
+    That all rounds of a row fit into what is left, the row's sites see before it is trained.
+
+    Args:
+        runs: all runs of a study and their folders.
+
+    Raises:
+        ConfigError: two rows would each use up the whole budget of one ledger.
+        PrivacyError: a budget is spent, or a ledger is another site's or counts another unit.
+        RunError: a ledger cannot be used, or was edited.
+    """
+    first: dict[Path, str] = {}
+    for study, folder in runs:
+        for arm in study_arms(study):
+            if not is_private(arm) or RunFolder(folder).done(arm.label):
+                continue
+            for site in study.site_names if arm.site is None else (arm.site,):
+                path = ledger_of(arm, site, run=folder)
+                if _is_planned(arm, site, path, folder):
+                    continue
+                if arm.study.privacy.noise_multiplier is not None:
+                    continue
+                if path in first:
+                    raise ConfigError(_twice(first[path], arm.label, site))
+                first[path] = arm.label
+
+
+def _is_planned(arm: Arm, site: str, path: Path, folder: Path) -> bool:
+    """Whether the ledger knows the row already; if not, there must be something left for it."""
+    if not path.exists():
+        return False
+    terms = terms_of(arm.study)
+    with open_ledger(path, site=site, unit=terms.unit) as ledger:
+        run = run_id_of(own_folder(folder / "federation" / arm.label, site, "private"))
+        if run is not None and ledger.plan_of(run) is not None:
+            return True
+        check_left(
+            terms.budget.epsilon,
+            delta=terms.budget.delta,
+            spent=ledger.mechanisms,
+            accountant=terms.budget.accountant,
+        )
+    return False
+
+
+def _twice(one: str, other: str, site: str) -> str:
+    rows = f"{one}, of two runs," if one == other else f"{one} and {other} both"
+    return (
+        f"privacy.ledger: {rows} would train on the notes of {site}, and each would use up the "
+        "whole budget: train one, share it by privacy.noise_multiplier, or take ledger: "
+        f"{PER_ROW} to compare rows of which none is released"
+    )
