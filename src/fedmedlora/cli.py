@@ -17,6 +17,7 @@ import typer
 from fedmedlora import __version__
 from fedmedlora.cli_extract import extract
 from fedmedlora.cli_federation import federation
+from fedmedlora.cli_leakage import leakage
 from fedmedlora.cli_options import names_of, one_of
 from fedmedlora.cli_site import site
 from fedmedlora.cli_verify import verify
@@ -283,6 +284,7 @@ def rescore(
 
 app.command()(extract)
 app.command()(verify)
+app.command()(leakage)
 app.add_typer(federation)
 app.add_typer(site)
 

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from fedmedlora.config_base import Name, Place, Section
 from fedmedlora.config_data import Cohort, NewSite, PartitionConfig, Site
+from fedmedlora.config_leakage import LeakageConfig
 from fedmedlora.config_privacy import PrivacyConfig
 from fedmedlora.config_sections import (
     AdaptationConfig,
@@ -82,6 +83,7 @@ class Study(Section):
     few_shot: FewShotConfig = FewShotConfig()
     api: ApiConfig = ApiConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    leakage: LeakageConfig = LeakageConfig()
     report: ReportConfig = ReportConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     scaling: ScalingConfig | None = None

@@ -9,7 +9,7 @@ from model_toys import random_source, tiny_llama, toy_example, word_tokenizer
 from fedmedlora.errors import AdapterError, DataError
 from fedmedlora.model import beginnings, candidates
 from fedmedlora.model.adapter import Adapter
-from fedmedlora.model.candidates import candidate_losses
+from fedmedlora.model.candidates import candidate_losses, losses_by_row
 from fedmedlora.model.encoding import encode_examples
 from fedmedlora.model.lora import adapter_of, load_adapter, manifest_of, new_adapter_model
 from fedmedlora.model.losses import mean_loss
@@ -77,3 +77,18 @@ def test_there_must_be_rows_and_adapters_that_fit(model, adapters):
     broken = Adapter(adapters[0].manifest, dict(list(adapters[0].tensors.items())[:-1]))
     with pytest.raises(AdapterError):
         candidate_losses(model, [broken], ROWS, objective="answer")
+
+
+@pytest.mark.parametrize("objective", ["answer", "decisions"])
+def test_losses_by_row_are_each_rows_own_and_sum_to_the_mean(
+    model, adapters, objective, monkeypatch
+):
+    monkeypatch.setattr(beginnings, "LEAST", 4)
+    found = losses_by_row(model, adapters, ROWS, objective=objective)
+    assert found.shape == (3, 20)
+    means, tokens = candidate_losses(model, adapters, ROWS, objective=objective)
+    assert found.sum(axis=1) / tokens == pytest.approx(means, abs=1e-5)
+    load_adapter(model, adapters[1])
+    for place in (0, 7, 19):
+        alone, targets = mean_loss(model, [ROWS[place]], objective=objective)
+        assert found[1, place] == pytest.approx(alone * targets, abs=1e-4)

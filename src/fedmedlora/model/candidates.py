@@ -6,11 +6,13 @@ each adapter is added to the weights while it is scored, and computes what promp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fedmedlora.errors import DataError
 from fedmedlora.model.adapter import Adapter
@@ -22,13 +24,15 @@ from fedmedlora.model.losses import (
     batch_loss,
     evaluating,
     on_device_of,
-    padded_batches,
+    pad_rows,
+    row_losses,
 )
 from fedmedlora.model.merged import merged
 from fedmedlora.model.projection import Projection
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from transformers.cache_utils import Cache
 
 _MOST_ROWS = 32
 _CACHED_ROWS = 8  # on a CPU: what a layer works on stays in its cache (benchmarks/candidates.py)
@@ -65,12 +69,42 @@ def candidate_losses(
     return losses, tokens
 
 
+def losses_by_row(
+    model: PeftModel,
+    adapters: Sequence[Adapter],
+    rows: Sequence[Row],
+    *,
+    objective: Objective,
+) -> NDArray[np.float64]:
+    """The summed loss of each row with each adapter: (K, rows), rows in the order given.
+
+    Arguments and errors as for ``candidate_losses``.
+    """
+    parts = _parts(model, rows, objective)
+    losses = np.zeros((len(adapters), len(rows)))
+    for place, adapter in enumerate(adapters):
+        load_adapter(model, adapter)
+        with merged(model), evaluating(model), torch.inference_mode():
+            for past, batch in _batches(model, parts):
+                found = row_losses(model, batch.inputs, objective, past=past)
+                losses[place, list(batch.rows)] = found.cpu().numpy()
+    return losses
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Rows of similar lengths: their places among the rows given, and their tensors."""
+
+    rows: tuple[int, ...]
+    inputs: dict[str, torch.Tensor]
+
+
 @dataclass(frozen=True, slots=True)
 class _Part:
     """Rows that begin alike: what with, and the rest of them in batches."""
 
     beginning: tuple[int, ...]
-    batches: list[dict[str, torch.Tensor]]
+    batches: list[_Batch]
 
 
 def _parts(model: PeftModel, rows: Sequence[Row], objective: Objective) -> list[_Part]:
@@ -85,22 +119,32 @@ def _parts(model: PeftModel, rows: Sequence[Row], objective: Objective) -> list[
     )
     parts = []
     for group in groups:
-        rest = [rows[place].after(group.shared) for place in group.rows]
-        batches = padded_batches(rest, batch=_rows_at_once(model, rest, objective))
-        beginning = prompts[group.rows[0]][: group.shared]
-        parts.append(_Part(beginning, [on_device_of(model, batch) for batch in batches]))
+        rest = {place: rows[place].after(group.shared) for place in group.rows}
+        size = _rows_at_once(model, list(rest.values()), objective)
+        order = sorted(rest, key=lambda place: len(rest[place].ids))
+        batches = []
+        for at in range(0, len(order), size):
+            chosen = tuple(order[at : at + size])
+            inputs = on_device_of(model, pad_rows([rest[place] for place in chosen]))
+            batches.append(_Batch(chosen, inputs))
+        parts.append(_Part(prompts[group.rows[0]][: group.shared], batches))
     return parts
+
+
+def _batches(model: PeftModel, parts: Sequence[_Part]) -> Iterator[tuple[Cache | None, _Batch]]:
+    """Every batch with what its rows begin with, computed once a part."""
+    for part in parts:
+        begun = Computed(Projection(model), part.beginning) if part.beginning else None
+        for batch in part.batches:
+            yield begun.rows(len(batch.rows)) if begun else None, batch
 
 
 def _mean_loss(model: PeftModel, parts: Sequence[_Part], objective: Objective) -> tuple[float, int]:
     total, count = 0.0, 0
-    for part in parts:
-        begun = Computed(Projection(model), part.beginning) if part.beginning else None
-        for batch in part.batches:
-            past = begun.rows(len(batch["input_ids"])) if begun else None
-            loss, tokens = batch_loss(model, batch, objective, past=past)
-            total += float(loss)
-            count += tokens
+    for past, batch in _batches(model, parts):
+        loss, tokens = batch_loss(model, batch.inputs, objective, past=past)
+        total += float(loss)
+        count += tokens
     return total / count, count
 
 

@@ -41,12 +41,8 @@ def answer_loss(
         labels: (rows, tokens), -100 where there is no loss.
         past: what the rows begin with, computed already; it is added to.
     """
-    projection = Projection(model)
-    states = _states(projection, input_ids, past)
-    wanted = labels[:, 1:] != IGNORED
-    logits = projection.logits(states[:, :-1][wanted])
-    targets = labels[:, 1:][wanted]
-    return functional.cross_entropy(logits, targets, reduction="sum"), int(targets.numel())
+    scores, targets, _ = _answer_scores(model, input_ids, labels, past=past)
+    return functional.cross_entropy(scores, targets, reduction="sum"), int(targets.numel())
 
 
 def decision_loss(
@@ -74,6 +70,35 @@ def decision_loss(
             -100.
         past: what the rows begin with, computed already; it is added to.
     """
+    scores, best, _ = _decision_scores(model, input_ids, labels, tags, choices, past=past)
+    return functional.cross_entropy(scores, best, reduction="sum"), int(best.numel())
+
+
+def _answer_scores(
+    model: PreTrainedModel | PeftModel,
+    input_ids: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    past: Cache | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits (targets, vocabulary), the targets, and the row of each."""
+    projection = Projection(model)
+    states = _states(projection, input_ids, past)
+    wanted = labels[:, 1:] != IGNORED
+    logits = projection.logits(states[:, :-1][wanted])
+    return logits, labels[:, 1:][wanted], torch.nonzero(wanted)[:, 0]
+
+
+def _decision_scores(
+    model: PreTrainedModel | PeftModel,
+    input_ids: torch.Tensor,
+    labels: torch.Tensor,
+    tags: torch.Tensor,
+    choices: torch.Tensor,
+    *,
+    past: Cache | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits (targets, what may be written), which of them is right, and the row of each."""
     projection = Projection(model)
     states = _states(projection, input_ids, past)
     wanted = labels[:, 1:] != IGNORED
@@ -98,7 +123,7 @@ def decision_loss(
     barred = ~torch.cat([open_to, text_open[:, None]], dim=1)
     decided = decided.masked_fill(barred, -torch.inf)
     best = torch.where(in_tag, torch.searchsorted(of_tags, targets), len(of_tags))
-    return functional.cross_entropy(decided, best, reduction="sum"), count
+    return decided, best, row_of
 
 
 def _states(projection: Projection, input_ids: torch.Tensor, past: Cache | None) -> torch.Tensor:
@@ -119,6 +144,25 @@ def batch_loss(
     if objective == "decisions":
         return decision_loss(model, ids, labels, inputs["tags"], inputs["choices"], past=past)
     return answer_loss(model, ids, labels, past=past)
+
+
+def row_losses(
+    model: PreTrainedModel | PeftModel,
+    inputs: Mapping[str, torch.Tensor],
+    objective: Objective,
+    *,
+    past: Cache | None = None,
+) -> torch.Tensor:
+    """The summed loss of each row of one batch as ``pad_rows`` makes it: (rows,), float64."""
+    ids, labels = inputs["input_ids"], inputs["labels"]
+    if objective == "decisions":
+        scores, targets, rows = _decision_scores(
+            model, ids, labels, inputs["tags"], inputs["choices"], past=past
+        )
+    else:
+        scores, targets, rows = _answer_scores(model, ids, labels, past=past)
+    each = functional.cross_entropy(scores, targets, reduction="none").double()
+    return torch.zeros(len(ids), dtype=each.dtype, device=each.device).index_add(0, rows, each)
 
 
 def mean_loss(

@@ -19,7 +19,9 @@ from fedmedlora.study.partition import (
     partition_by_dirichlet,
     partition_by_group,
     partition_evenly,
+    withhold_notes,
 )
+from fedmedlora.tasks.canaries import Canary, draw_canaries, plant
 
 POOLED = "pooled"
 """The name of the one site that centralised training has."""
@@ -27,13 +29,19 @@ POOLED = "pooled"
 
 @dataclass(frozen=True, slots=True)
 class SiteData:
-    """A site's notes, the types that its annotators looked for, and the tasks it takes part in."""
+    """A site's notes, the types that its annotators looked for, and the tasks it takes part in.
+
+    ``withheld`` are training notes that nothing is trained on, ``canaries`` what was planted in
+    the others: for the leakage meter.
+    """
 
     name: str
     train: tuple[Document, ...]
     validation: tuple[Document, ...]
     covers: frozenset[str]
     tasks: tuple[str, ...]
+    withheld: tuple[Document, ...] = ()
+    canaries: tuple[Canary, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +102,35 @@ def load_data(study: Study) -> StudyData:
         cohorts.append(_read_cohort(name, external, study, scheme=scheme))
     if study.partition is not None:
         sites = _share(sites, study, scheme=scheme)
+    sites = _for_the_meter(sites, study)
     server = (
         ()
         if study.server_validation is None
         else tuple(_read_once(Path(study.root) / study.server_validation))
     )
     return StudyData(tuple(sites), tuple(cohorts), tuple(new_sites), server)
+
+
+def _for_the_meter(sites: Sequence[SiteData], study: Study) -> list[SiteData]:
+    """Training notes withheld and canaries planted, as the study's leakage section says."""
+    wanted, scheme, seed = study.leakage, study.make_scheme(), _data_seed(study)
+    made = list(sites)
+    if wanted.withhold:
+        for place, site in enumerate(sites):
+            kept, out = withhold_notes(
+                site.train, wanted.withhold, seed=derive_seed(seed, "withhold", site.name)
+            )
+            made[place] = replace(site, train=kept, withheld=out)
+    if wanted.canaries:
+        mains = {site.name: [m for m in scheme.mains if m in site.covers] for site in made}
+        drawn = draw_canaries(
+            mains, count=wanted.canaries, repetitions=wanted.repetitions, seed=study.seed
+        )
+        for place, site in enumerate(made):
+            own = tuple(one for one in drawn if one.site == site.name)
+            train = plant(site.train, own, seed=study.seed)
+            made[place] = replace(site, train=train, canaries=own)
+    return made
 
 
 def _read_once(path: Path) -> tuple[Document, ...]:

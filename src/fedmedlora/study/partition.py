@@ -8,6 +8,7 @@ at least one document of every split.
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
@@ -182,4 +183,29 @@ def _parts(splits: Splits, shares: Mapping[str, Sequence[list[int]]], sites: int
             for name, documents in splits.items()
         }
         for site in range(sites)
+    )
+
+
+def withhold_notes(
+    documents: Sequence[Document], count: int, *, seed: int
+) -> tuple[tuple[Document, ...], tuple[Document, ...]]:
+    """Notes that stay, and ``count`` that are taken out, or as many more as their patients have.
+
+    Raises:
+        ConfigError: none would stay.
+    """
+    unit = {one.id: one.group or f"note {one.id}" for one in documents}
+    order = list(dict.fromkeys(unit.values()))
+    random.Random(seed).shuffle(order)
+    out: set[str] = set()
+    while order and sum(group in out for group in unit.values()) < count:
+        out.add(order.pop())
+    if not order:
+        raise ConfigError(
+            f"leakage.withhold: {count} of a site's {len(documents)} training notes leave nothing "
+            "to train on"
+        )
+    return (
+        tuple(one for one in documents if unit[one.id] not in out),
+        tuple(one for one in documents if unit[one.id] in out),
     )

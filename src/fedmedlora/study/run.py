@@ -20,7 +20,7 @@ from fedmedlora.errors import RunError
 from fedmedlora.progress import OnEvent
 from fedmedlora.study.api_method import check_arms
 from fedmedlora.study.arms import Arm, study_arms
-from fedmedlora.study.data import StudyData, load_data
+from fedmedlora.study.data import SiteData, StudyData, load_data
 from fedmedlora.study.ledgers import check_ledgers
 from fedmedlora.study.method_run import run_method
 from fedmedlora.study.methods import MethodRunner, first_rounds_of
@@ -179,6 +179,7 @@ def _describe(study: Study, data: StudyData) -> dict[str, Any]:
             "covers": [name for name in scheme.types if name in site.covers],
             "annotates": _levels(study, site.name, site.covers),
             "training_examples": asdict(built),
+            **_for_the_meter(site),
         }
         (sites if site in data.sites else new_sites)[site.name] = told
     cohorts = {
@@ -190,6 +191,12 @@ def _describe(study: Study, data: StudyData) -> dict[str, Any]:
         for cohort in data.cohorts
     }
     return {"sites": sites, "new_sites": new_sites, "cohorts": cohorts}
+
+
+def _for_the_meter(site: SiteData) -> dict[str, int]:
+    """What the leakage section changed of a site's notes, if anything."""
+    told = {"withheld": len(site.withheld), "canaries": len(site.canaries)}
+    return {name: count for name, count in told.items() if count}
 
 
 def _levels(study: Study, name: str, covers: frozenset[str]) -> dict[str, str]:

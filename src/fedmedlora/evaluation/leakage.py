@@ -1,0 +1,128 @@
+"""How well an attacker does: scores of what was trained on and of what was not in, AUC out.
+
+Arithmetic alone: whose losses these are, and of what, ``fedmedlora.leakage`` says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fedmedlora.errors import DataError
+from fedmedlora.evaluation.intervals import DEFAULT_BOOTSTRAP, Bootstrap, draw_weights
+
+#: Mean exposure, in bits, of a secret that was never seen: of -log2 of a uniform number.
+CHANCE_BITS = 1 / math.log(2)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimated:
+    """A value with its interval, ``low <= high``; both None where one draw is all there is."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+def attack_auc(
+    strata: Sequence[tuple[ArrayLike, ArrayLike]], bootstrap: Bootstrap = DEFAULT_BOOTSTRAP
+) -> Estimated:
+    """Chance that a member scores above one that is none, ties half; with a bootstrap interval.
+
+    The area under the curve of the attack that says "member" above a threshold (Yeom et al., CSF
+    2018, with score = minus loss). Only members and others of one stratum (a site) are compared;
+    of several, their AUCs are averaged by numbers of pairs. All are drawn with replacement.
+
+    Args:
+        strata: of each, scores of what was trained on, the higher the more like a member, one a
+            unit; and of what was not.
+
+    Raises:
+        DataError: there is nothing to compare, or a score is not finite.
+    """
+    if not strata:
+        raise DataError("members: there is nothing to compare")
+    values, drawn, pairs = [], [], []
+    for place, (members, others) in enumerate(strata):
+        inside, outside = _finite("members", members), _finite("others", others)
+        above = (inside[:, None] > outside) + 0.5 * (inside[:, None] == outside)
+        own = replace(bootstrap, seed=bootstrap.seed + place)
+        weights = np.concatenate(list(draw_weights((len(inside), len(outside)), own)))
+        first, second = weights[:, : len(inside)], weights[:, len(inside) :]
+        drawn.append(((first @ above) * second).sum(axis=1) / above.size)
+        values.append(float(above.mean()))
+        pairs.append(above.size)
+    low, high = _ends(np.average(drawn, axis=0, weights=pairs), bootstrap)
+    return Estimated(float(np.average(values, weights=pairs)), low, high)
+
+
+def precision_at(members: ArrayLike, others: ArrayLike, *, count: int) -> float:
+    """Share of members among the ``count`` highest scores; ties count as their mean would.
+
+    Raises:
+        DataError: fewer scores than ``count``, none at all, or one is not finite.
+    """
+    inside, outside = _finite("members", members), _finite("others", others)
+    scores = np.concatenate([inside, outside])
+    if not 1 <= count <= len(scores):
+        raise DataError(f"precision at {count} of {len(scores)} scores")
+    last = np.sort(scores)[-count]
+    is_member = np.arange(len(scores)) < len(inside)
+    sure, tied = scores > last, scores == last
+    room = count - int(sure.sum())
+    hits = float(is_member[sure].sum()) + room * float(is_member[tied].mean())
+    return hits / count
+
+
+def exposure(secret: float, candidates: ArrayLike) -> float:
+    """Bits by which a secret stands out: log2 |R| - log2 rank (Carlini et al., USENIX 2019, eq. 2).
+
+    R is the candidates and the secret; rank 1 is the lowest loss, and among equal losses the secret
+    takes the middle. At most log2 |R|: 10 bits for 1,023 candidates.
+
+    Args:
+        secret: its loss.
+        candidates: losses of secrets of the same form, drawn at random and never seen.
+
+    Raises:
+        DataError: there are no candidates, or a loss is not finite.
+    """
+    others = _finite("candidates", candidates)
+    own = float(_finite("secret", [secret])[0])
+    rank = 1 + float((others < own).sum()) + 0.5 * float((others == own).sum())
+    return math.log2(len(others) + 1) - math.log2(rank)
+
+
+def mean_with_interval(
+    values: Sequence[float], bootstrap: Bootstrap = DEFAULT_BOOTSTRAP
+) -> Estimated:
+    """The mean, with a bootstrap interval over the values; none of a single one.
+
+    Raises:
+        DataError: there are no values, or one is not finite.
+    """
+    found = _finite("values", values)
+    if len(found) == 1:
+        return Estimated(float(found[0]), None, None)
+    weights = np.concatenate(list(draw_weights((len(found),), bootstrap)))
+    low, high = _ends(weights @ found / len(found), bootstrap)
+    return Estimated(float(found.mean()), low, high)
+
+
+def _ends(sampled: NDArray[np.float64], bootstrap: Bootstrap) -> tuple[float, float]:
+    tail = 50 * (1 - bootstrap.confidence)
+    low, high = np.percentile(sampled, (tail, 100 - tail))
+    return float(low), float(high)
+
+
+def _finite(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    found = np.asarray(values, dtype=np.float64)
+    if found.ndim != 1 or not len(found):
+        raise DataError(f"{name}: there is nothing to compare")
+    if not np.isfinite(found).all():
+        raise DataError(f"{name}: a score is not finite")
+    return found

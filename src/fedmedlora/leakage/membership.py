@@ -1,0 +1,174 @@
+"""Membership: the losses of a site's training notes beside those of its notes that were held out.
+
+Enters: a bench and an arm. Leaves: an AUC with its interval for each site and for all of them, by
+the adapter's loss and by how much lower that is than the untrained backbone's.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmedlora.evaluation.intervals import Bootstrap
+from fedmedlora.evaluation.leakage import attack_auc
+from fedmedlora.leakage.bench import LeakageBench, NoteLosses
+from fedmedlora.leakage.records import AGAINST, ALL, Against, Membership, Score
+from fedmedlora.model.adapter import Adapter
+from fedmedlora.schema import Document
+from fedmedlora.seeds import derive_seed
+from fedmedlora.study.arms import Arm
+from fedmedlora.study.data import SiteData
+from fedmedlora.tasks.canaries import is_planted
+
+#: Notes of a site and split that are looked at, drawn by the seed: the smaller side decides how
+#: wide an interval is, and held-out notes are few.
+MOST_NOTES = 60
+_SCORES: tuple[Score, ...] = ("loss", "calibrated")
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One loss a unit, by score: (units,)."""
+
+    scores: dict[Score, NDArray[np.float64]]
+    by_patient: bool
+
+
+def measure_membership(
+    bench: LeakageBench, arm: Arm, *, bootstrap: Bootstrap
+) -> tuple[list[Membership], list[str]]:
+    """An arm's AUCs; and what could not be compared, one sentence each."""
+    found: list[Membership] = []
+    missing: list[str] = []
+    strata: dict[Against, list[tuple[_Side, _Side]]] = {}
+    for site in bench.sites(arm):
+        adapter = bench.adapter(arm, site.name)
+        clean = [one for one in site.train if not is_planted(one)]
+        others = {
+            split: side
+            for split, notes in {"train": clean, **_held_out(bench, site)}.items()
+            if (side := _measured(bench, arm, adapter, site, notes, split=split)) is not None
+        }
+        members = others.pop("train", None)
+        if members is None or not others:
+            lacking = "training" if members is None else "held-out"
+            missing.append(
+                f"{arm.label}: membership at {site.name}: no {lacking} note (without a canary) "
+                "to compare"
+            )
+            continue
+        if len(others) > 1:
+            others["held-out"] = _joined(others.values())
+        for split in AGAINST:
+            if split in others:
+                pair = (members, others[split])
+                found += _records(arm.label, site.name, split, [pair], bootstrap)
+                strata.setdefault(split, []).append(pair)
+    for split, pairs in strata.items():
+        if len(pairs) > 1:
+            found += _records(arm.label, ALL, split, pairs, bootstrap)
+    return found, missing
+
+
+def _held_out(bench: LeakageBench, site: SiteData) -> dict[str, Sequence[Document]]:
+    """Notes of the site that nothing was trained on; withheld ones alone, if there are any."""
+    if site.withheld:
+        return {"withheld": site.withheld}
+    test = [one for cohort in bench.data.cohorts if cohort.name == site.name
+            for one in cohort.documents]  # fmt: skip
+    return {"validation": site.validation, "test": test}
+
+
+def _measured(
+    bench: LeakageBench,
+    arm: Arm,
+    adapter: Adapter,
+    site: SiteData,
+    documents: Sequence[Document],
+    *,
+    split: str,
+) -> _Side | None:
+    """The losses of some of a split's notes; None if nothing can be asked about any."""
+    seed = derive_seed(bench.study.seed, "membership", site.name, split)
+    chosen = _some(documents, seed=seed)
+    if not chosen:
+        return None
+    found = bench.losses(arm, adapter, site, chosen)
+    return _side(chosen, found, bench.before(arm, site, chosen, split=split))
+
+
+def _some(documents: Sequence[Document], *, seed: int) -> list[Document]:
+    """Whole patients, until there are notes enough."""
+    units = list(dict.fromkeys(_unit(one, place) for place, one in enumerate(documents)))
+    random.Random(seed).shuffle(units)
+    sizes = dict.fromkeys(units, 0)
+    for place, one in enumerate(documents):
+        sizes[_unit(one, place)] += 1
+    kept: set[str] = set()
+    while units and sum(sizes[unit] for unit in kept) < MOST_NOTES:
+        kept.add(units.pop())
+    return [one for place, one in enumerate(documents) if _unit(one, place) in kept]
+
+
+def _unit(document: Document, place: int) -> str:
+    return f"note {place}" if document.group is None else f"patient {document.group}"
+
+
+def _side(documents: Sequence[Document], found: NoteLosses, untrained: NoteLosses) -> _Side | None:
+    """One mean loss per token for each patient, or note where there are no groups."""
+    names = [_unit(one, place) for place, one in enumerate(documents)]
+    units = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    place = np.array([units[name] for name in names])
+    losses, before, targets = (
+        np.bincount(place, values, len(units))
+        for values in (found.losses, untrained.losses, found.targets)
+    )
+    asked = targets > 0
+    if not asked.any():
+        return None
+    own = losses[asked] / targets[asked]
+    return _Side(
+        {"loss": -own, "calibrated": before[asked] / targets[asked] - own},
+        any(one.group is not None for one in documents),
+    )
+
+
+def _joined(sides: Iterable[_Side]) -> _Side:
+    parts = list(sides)
+    return _Side(
+        {score: np.concatenate([part.scores[score] for part in parts]) for score in _SCORES},
+        any(part.by_patient for part in parts),
+    )
+
+
+def _records(
+    label: str,
+    site: str,
+    against: Against,
+    pairs: Sequence[tuple[_Side, _Side]],
+    bootstrap: Bootstrap,
+) -> list[Membership]:
+    records = []
+    for score in _SCORES:
+        auc = attack_auc([(a.scores[score], b.scores[score]) for a, b in pairs], bootstrap)
+        assert auc.low is not None
+        assert auc.high is not None
+        records.append(
+            Membership(
+                method=label,
+                site=site,
+                against=against,
+                unit="patient" if any(a.by_patient for a, _ in pairs) else "note",
+                members=sum(len(a.scores[score]) for a, _ in pairs),
+                others=sum(len(b.scores[score]) for _, b in pairs),
+                score=score,
+                auc=auc.value,
+                low=auc.low,
+                high=auc.high,
+            )
+        )
+    return records

@@ -1,0 +1,95 @@
+"""How well an attacker does, by numbers worked out by hand."""
+
+import math
+
+import pytest
+
+from fedmedlora.errors import DataError
+from fedmedlora.evaluation.intervals import Bootstrap
+from fedmedlora.evaluation.leakage import (
+    CHANCE_BITS,
+    attack_auc,
+    exposure,
+    mean_with_interval,
+    precision_at,
+)
+
+
+def test_the_auc_counts_pairs_and_halves_ties():
+    # 3 above both, 1 above 0 and level with 1: of 4 pairs 3 and a half are won.
+    assert attack_auc([([3, 1], [0, 1])]).value == pytest.approx(3.5 / 4)
+    assert attack_auc([([2, 3], [0, 1])]).value == 1
+    assert attack_auc([([0, 0], [0, 0, 0])]).value == 0.5
+
+
+def test_only_notes_of_one_site_are_compared():
+    # Site a: 1 of 2 pairs; site b, whose scores are all higher: 4 of 4. By pairs: 5 of 6.
+    found = attack_auc([([1], [0, 2]), ([13, 14], [11, 12])])
+    assert found.value == pytest.approx(5 / 6)
+
+
+def test_the_interval_is_wide_where_units_are_few_and_closes_on_the_value():
+    few = attack_auc([([1, 3, 5], [0, 2, 4])])
+    many = attack_auc([([1, 3, 5] * 40, [0, 2, 4] * 40)])
+    for one in (few, many):
+        assert one.low < one.value < one.high
+        assert one.value == pytest.approx(6 / 9)
+    assert few.high - few.low > 3 * (many.high - many.low)
+
+
+def test_equal_seeds_give_equal_intervals():
+    members, others = [1.0, 3.0, 5.0, 2.5], [0.0, 2.0, 4.0]
+    one, other = (attack_auc([(members, others)], Bootstrap(seed=seed)) for seed in (3, 4))
+    assert one == attack_auc([(members, others)], Bootstrap(seed=3))
+    assert one != other
+
+
+@pytest.mark.parametrize("pair", [([], [1.0]), ([1.0], []), ([float("nan")], [1.0])])
+def test_what_cannot_be_compared_is_refused(pair):
+    with pytest.raises(DataError):
+        attack_auc([pair])
+    with pytest.raises(DataError):
+        attack_auc([])
+
+
+def test_exposure_is_the_bits_of_the_rank():
+    candidates = list(range(7))  # with the secret 8: three bits at most
+    assert exposure(-1, candidates) == 3  # rank 1
+    assert exposure(0.5, candidates) == 2  # rank 2
+    assert exposure(2.5, candidates) == 1  # rank 4
+    assert exposure(9, candidates) == 0  # rank 8
+
+
+def test_a_secret_level_with_random_ones_takes_the_middle_of_them():
+    # Nothing was learnt: all eight have one loss, and the rank is 4.5.
+    assert exposure(1, [1] * 7) == pytest.approx(3 - math.log2(4.5))
+
+
+def test_a_secret_that_nobody_saw_has_the_bits_of_chance_on_average():
+    candidates = range(1023)
+    by_rank = [exposure(place - 0.5, candidates) for place in range(1024)]
+    assert sum(by_rank) / 1024 == pytest.approx(CHANCE_BITS, abs=0.01)
+
+
+def test_exposure_needs_candidates():
+    with pytest.raises(DataError):
+        exposure(1.0, [])
+    with pytest.raises(DataError):
+        exposure(float("inf"), [1.0])
+
+
+def test_precision_is_the_share_of_members_at_the_top():
+    # Sorted: 9 m, 8 o, 7 m, 6 m, 5 o.
+    assert precision_at([9, 7, 6], [8, 5], count=3) == pytest.approx(2 / 3)
+    assert precision_at([9, 7, 6], [8, 5], count=1) == 1
+    # One place left for a member and an other that are level: half a hit.
+    assert precision_at([9, 7], [7], count=2) == pytest.approx(1.5 / 2)
+    with pytest.raises(DataError):
+        precision_at([1], [2], count=3)
+
+
+def test_a_mean_of_one_value_has_no_interval():
+    assert mean_with_interval([2.0]).low is None
+    found = mean_with_interval([0.0, 1.0, 2.0, 3.0])
+    assert found.value == 1.5
+    assert 0 <= found.low < 1.5 < found.high <= 3

@@ -1,0 +1,154 @@
+"""The meter on a real run of tiny synthetic sites, and what it says where it cannot measure."""
+
+import json
+import shutil
+
+import pytest
+
+from fedmedlora.cli import run_command
+from fedmedlora.config import load_study
+from fedmedlora.errors import ConfigError, RunError
+from fedmedlora.leakage import exposure
+from fedmedlora.leakage.meter import measure_leakage
+from fedmedlora.leakage.records import read_leakage
+from fedmedlora.study.data import load_data
+from fedmedlora.study.run import run_study
+from fedmedlora.study.run_folder import RunFolder
+
+TEXT = """
+name: leaky
+methods: [zero-shot, single-site, fed-medlora]
+sites:
+  icu: {synthetic: {style: icu, train: 10, validation: 1, test: 1}}
+  outpatient: {synthetic: {style: outpatient, train: 6, validation: 1, test: 2}}
+task: {heads: numbered, prompt: compact, window_words: 30}
+training: {steps: 2, batch: 2, learning_rate: 1.0e-3, objective: decisions}
+federation: {rounds: 1, keep_replies: true}
+"""
+
+
+def study_of(folder, *settings):
+    file = folder / "study.yaml"
+    file.write_text(TEXT, encoding="utf-8")
+    return load_study(file, settings)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plain")
+    run_study(study_of(folder), folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def canaries(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("canaries")
+    settings = ("leakage={canaries: 2, repetitions: [1, 2], withhold: 2}", "methods=[fed-medlora]")
+    run_study(study_of(folder, *settings), folder / "run")
+    return folder / "run"
+
+
+def test_every_adapter_is_measured_at_the_sites_that_trained_it(plain):
+    found = measure_leakage(plain)
+    assert set(found.adapters) == {"single-site/icu", "single-site/outpatient", "fed-medlora"}
+    places = {(one.method, one.site) for one in found.membership}
+    assert places == {
+        ("single-site/icu", "icu"),
+        ("single-site/outpatient", "outpatient"),
+        *(("fed-medlora", site) for site in ("icu", "outpatient", "all")),
+    }
+    [both] = [
+        one
+        for one in found.membership
+        if (one.method, one.site, one.against, one.score)
+        == ("fed-medlora", "outpatient", "held-out", "loss")
+    ]
+    # Two notes a patient: 6 training notes are 3, 1 and 2 held-out notes one each.
+    assert (both.unit, both.members, both.others) == ("patient", 3, 2)
+    assert 0 <= both.low <= both.auc <= both.high <= 1
+    assert not found.exposure
+    assert any("canaries" in sentence for sentence in found.missing)
+
+
+def test_measuring_twice_writes_the_same_file_and_no_text_of_notes(plain):
+    measure_leakage(plain)
+    first = (plain / "leakage.json").read_bytes()
+    measure_leakage(plain)
+    assert (plain / "leakage.json").read_bytes() == first
+    words = {
+        word
+        for line in (plain / "gold" / "icu.jsonl").read_text().splitlines()
+        for entity in json.loads(line)["entities"]
+        for word in [json.loads(line)["text"][entity["start"] : entity["end"]]]
+        if len(word) > 6
+    }
+    assert words
+    assert not any(word in first.decode() for word in words)
+    assert read_leakage(RunFolder(plain)) is not None
+
+
+def test_planted_secrets_are_ranked_by_kind_and_repetitions(canaries, monkeypatch):
+    monkeypatch.setattr(exposure, "CANDIDATES", 15)
+    found = measure_leakage(canaries)
+    assert [(one.kind, one.repetitions) for one in found.exposure] == [
+        ("beside", 1), ("beside", 2), ("inside", 1), ("inside", 2),
+    ]  # fmt: skip
+    for one in found.exposure:
+        assert (one.canaries, one.candidates) == (2, 15)
+        assert 0 <= one.low <= one.bits <= one.high <= one.most <= 4
+
+
+def test_withheld_notes_are_trained_on_by_nobody_and_compared_with(canaries, tmp_path):
+    study = study_of(tmp_path, "leakage.withhold=3")
+    whole, held = load_data(study_of(tmp_path)), load_data(study)
+    for before, site in zip(whole.sites, held.sites, strict=True):
+        ids = [one.id for one in before.train]
+        assert sorted([one.id for one in (*site.train, *site.withheld)]) == sorted(ids)
+        # Two notes a patient: the fourth goes with the third.
+        assert len(site.withheld) == 4
+        assert not {one.group for one in site.train} & {one.group for one in site.withheld}
+    told = json.loads((canaries / "data.json").read_text())["sites"]
+    assert {name: site["withheld"] for name, site in told.items()} == {"icu": 2, "outpatient": 2}
+    assert {name: site["canaries"] for name, site in told.items()} == {"icu": 4, "outpatient": 4}
+
+
+def test_only_training_notes_hold_canaries(canaries):
+    data = load_data(RunFolder(canaries).study())
+    numbers = [str(one.secret.number) for site in data.sites for one in site.canaries]
+    assert len(set(numbers)) == 8
+    scored = "".join(file.read_text() for file in (canaries / "gold").glob("*.jsonl"))
+    held = "".join(one.text for site in data.sites for one in (*site.validation, *site.withheld))
+    trained = "".join(one.text for site in data.sites for one in site.train)
+    assert not any(number in scored + held for number in numbers)
+    assert all(number in trained for number in numbers)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ("leakage={withhold: 6}", "withhold: 6 of a site's 6 training notes"),
+        ("leakage={canaries: 1}", "repetitions: 16 is more than the"),
+        ("leakage={repetitions: [4, 4]}", "leakage.repetitions"),
+        ("leakage={canary: 2}", "leakage.canary"),
+    ],
+)
+def test_what_a_site_cannot_give_is_refused_before_training(tmp_path, settings, says):
+    with pytest.raises(ConfigError, match=says):
+        load_data(study_of(tmp_path, settings))
+
+
+def test_a_run_that_is_not_finished_is_not_measured(plain, tmp_path):
+    run = shutil.copytree(plain, tmp_path / "copy")
+    shutil.rmtree(run / "answers" / "fed-medlora")
+    with pytest.raises(RunError, match="not finished: fed-medlora is missing"):
+        measure_leakage(run)
+    with pytest.raises(RunError, match="no run folder"):
+        measure_leakage(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("method", "says"), [("fed", "'fed' is no row"), ("zero-shot", "no LoRA adapter")]
+)
+def test_a_row_without_an_adapter_cannot_be_measured(plain, method, says, capsys):
+    assert run_command(["leakage", str(plain), "--method", method]) == 2
+    assert says in capsys.readouterr().err
