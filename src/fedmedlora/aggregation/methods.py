@@ -199,6 +199,11 @@ class Method:
         """Whether it goes to the average of what was sent, or towards it."""
         return self.combine in (step_to_average, adapt)
 
+    @property
+    def linear(self) -> bool:
+        """Whether the sum of weighted updates is all it needs of the sites'."""
+        return self.averages and not self.mixed_ranks
+
     def returns(self, round: int) -> Part:
         """The factors that a site sends back."""
         if self.keeps is None:

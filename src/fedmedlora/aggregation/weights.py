@@ -6,6 +6,7 @@ Nobody else in this package divides by a sum.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,6 +60,36 @@ def utility_weights(
     with np.errstate(over="ignore", divide="ignore"):
         utility = (loss.min() - loss) / tau
         return _normalised(utility if beta == 0 else utility + beta * np.log(n))
+
+
+def unnormalised_weight(
+    size: float, loss: float | None, *, beta: float, tau: float, reference: float = 0.0
+) -> float:
+    """One site's w_k, which it can compute alone; p_k = w_k / sum w.
+
+    n_k by Fed-MedLoRA; n_k^beta exp(-(L_k - L_0) / tau) by Fed-MedLoRA+, in which the constant L_0
+    cancels: it keeps w_k within a range. Secure aggregation is given w_k and w_k times the update.
+
+    Args:
+        size: n_k >= 0.
+        loss: L_k; None weighs by size alone.
+        beta, tau: as of ``utility_weights``.
+        reference: L_0.
+
+    Returns:
+        w_k; at most e^700.
+
+    Raises:
+        FederationError: a size below 0 or not finite, or a loss that is not finite.
+    """
+    [n] = _vector("sizes", [size], lowest=0.0)
+    if loss is None:
+        return float(n)
+    [found] = _vector("losses", [loss])
+    if n == 0 and beta > 0:
+        return 0.0
+    power = 0.0 if beta == 0 else beta * math.log(n)
+    return math.exp(min(power - (found - reference) / tau, 700.0))
 
 
 def pool_losses(losses: Sequence[ArrayLike], counts: ArrayLike) -> NDArray[np.float64]:

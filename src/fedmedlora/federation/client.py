@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from fedmedlora.errors import ConfigError
+from fedmedlora.errors import ConfigError, FederationError
 from fedmedlora.federation import wire
 from fedmedlora.federation.adapter_parts import adapter_part
 from fedmedlora.federation.audit import AuditLog
@@ -23,11 +23,16 @@ from fedmedlora.federation.flower import ClientApp, Context, Message, RecordDict
 from fedmedlora.federation.own_rounding import OwnRounding
 from fedmedlora.federation.own_rounds import own_folder
 from fedmedlora.federation.plan import SiteWorker, Workers
+from fedmedlora.federation.secure.answering import SecureSite
+from fedmedlora.federation.secure.options import Terms
+from fedmedlora.federation.secure.own_secrets import OwnSecrets
 from fedmedlora.federation.statements import Phase
 from fedmedlora.model.adapter import check_adapter
 from fedmedlora.model.packing import is_difference
 
 INTRODUCE = "query.introduce"
+#: Of secure aggregation, beside training: each a kind of query.
+SMALL_STAGES: tuple[Phase, ...] = ("keys", "shares", "agree", "unmask")
 
 #: Word for the kind of a failure, by the name of the exception's class or of a base of it; the
 #: first that fits. Names, because torch's classes cannot be imported here.
@@ -40,6 +45,7 @@ FAILURES: dict[str, str] = {
     "SchemaError": "data",
     "ConfigError": "config",
     "PrivacyError": "privacy",
+    "FederationError": "protocol",
     "OSError": "system",
     "BaseException": "error",
 }
@@ -60,6 +66,7 @@ class Desk:
         keys: site -> file of its private key, of those that sign what they send.
         audit: folder for the sites' audit logs, SITE.audit.jsonl; ``None`` keeps none.
         run: id of the one run that is answered; "" answers all.
+        secure: terms of secure aggregation; where they are, nothing of an update leaves but masked.
         token: tells this federation's workers from another's in the same process.
     """
 
@@ -70,6 +77,7 @@ class Desk:
     keys: Mapping[str, Path] = field(default_factory=dict)
     audit: Path | None = None
     run: str = ""
+    secure: Terms | None = None
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def site(self, context: Context) -> str:
@@ -106,6 +114,21 @@ class Desk:
                 " another federation, or another study file"
             )
 
+    def secure_site(self, site: str) -> SecureSite | None:
+        """The site's end of secure aggregation, if there is any.
+
+        Raises:
+            ConfigError: the site has no key, or no place for its secrets.
+        """
+        if self.secure is None:
+            return None
+        if site not in self.keys or self.own is None:
+            raise ConfigError(
+                "secure aggregation needs a key of this site, and a folder of its own"
+            )
+        own = OwnSecrets(own_folder(self.own, site, "secure"))
+        return SecureSite(self.secure, site, self.keys[site], own)
+
     def worker(self, site: str) -> SiteWorker:
         """The site's worker: given, made before in this process, or made now."""
         if isinstance(self.workers, Mapping):
@@ -120,11 +143,15 @@ class Desk:
 
 
 def client_app(desk: Desk) -> ClientApp:
-    """The ClientApp of a federation: answers introductions, trains and scores."""
+    """The ClientApp of a federation: answers introductions, trains and scores, and takes part in
+    secure aggregation."""
     app = ClientApp()
     app.query("introduce")(partial(_guarded, phase="introduce", answer=_introduce, desk=desk))
     app.train()(partial(_guarded, phase="train", answer=_train, desk=desk))
     app.evaluate()(partial(_guarded, phase="score", answer=_score, desk=desk))
+    for phase in SMALL_STAGES:
+        answer = partial(_secure, phase=phase)
+        app.query(phase)(partial(_guarded, phase=phase, answer=answer, desk=desk))
     return app
 
 
@@ -132,7 +159,8 @@ def _introduce(content: RecordDict, desk: Desk, site: str) -> RecordDict:
     """Who this is, and how much it trains on; a site that cannot say will not be able to train."""
     declared = None
     try:
-        declared = desk.worker(site).declared()
+        # Under secure aggregation a site's size is its own.
+        declared = None if desk.secure is not None else desk.worker(site).declared()
     except Exception as error:  # any: see _guarded
         _log(desk.logs, site, error)
     return wire.introduction(site, declared)
@@ -142,7 +170,16 @@ def _train(content: RecordDict, desk: Desk, site: str) -> RecordDict:
     call, adapter = wire.read_request(content)
     desk.check_run(call)
     check_adapter(adapter.tensors, adapter.manifest)
+    masked = desk.secure_site(site)
+    if masked is not None:  # first: the training may be in vain
+        masked.receive(content)
     update = desk.worker(site).train(adapter, wire.read_order(content, call))
+    if masked is not None:
+        _, adapter = wire.read_request(content)  # as it came, whatever the worker did with it
+        before = adapter_part(adapter, call.returns)
+        return masked.row_reply(
+            content, update, before=before, losses=lambda one: desk.worker(site).losses([one])
+        )
     own = None
     if desk.own is not None and is_difference(call.wire) and call.carries:
         # What was rounded of A is not added to B.
@@ -157,7 +194,16 @@ def _train(content: RecordDict, desk: Desk, site: str) -> RecordDict:
     return reply
 
 
+def _secure(content: RecordDict, desk: Desk, site: str, *, phase: Phase) -> RecordDict:
+    masked = desk.secure_site(site)
+    if masked is None:
+        raise FederationError("this site takes no part in secure aggregation")
+    return masked.answer(content, phase)
+
+
 def _score(content: RecordDict, desk: Desk, site: str) -> RecordDict:
+    if desk.secure is not None:
+        raise FederationError("under secure aggregation a site scores its own adapter alone")
     call, candidates = wire.read_scoring_request(content)
     desk.check_run(call)
     for candidate in candidates:

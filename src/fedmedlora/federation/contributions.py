@@ -59,13 +59,13 @@ class Contribution:
 
     Attributes:
         signed: its reply to the request to train.
-        weight: p_k.
+        weight: p_k; None if nobody knows it but the site.
         examples, tokens: as it reported.
         validation_loss: L_k, if the method scores.
     """
 
     signed: Signed
-    weight: float
+    weight: float | None
     examples: int
     tokens: int
     validation_loss: float | None

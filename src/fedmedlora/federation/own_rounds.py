@@ -17,7 +17,7 @@ from typing import Literal
 from fedmedlora.durable import new_folder
 from fedmedlora.errors import AdapterError, RunError
 
-Kind = Literal["factors", "optimiser", "rounding", "private"]
+Kind = Literal["factors", "optimiser", "rounding", "private", "secure"]
 
 
 def own_folder(federation: Path, site: str, kind: Kind) -> Path:

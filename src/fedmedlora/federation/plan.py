@@ -16,6 +16,7 @@ from fedmedlora.aggregation.outliers import ScreeningOptions
 from fedmedlora.aggregation.robust import RobustOptions
 from fedmedlora.aggregation.server_optimiser import ServerOptions
 from fedmedlora.errors import ConfigError
+from fedmedlora.federation.secure.options import SecureOptions, Terms
 from fedmedlora.federation.signing import is_public_key
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.packing import WIRES, Wire
@@ -54,6 +55,8 @@ class FederationPlan:
         public_keys: (site, Ed25519 key in hexadecimal) of every site, or of none; where they are,
             a reply counts only if its site signed it.
         keep_replies: keep what the sites sent, so that ``verify`` can make every round again.
+        secure: aggregate securely: the server learns the sum of weighted updates and of weights.
+            It needs all sites' keys, and nothing that looks at one site's update.
 
     Raises:
         ConfigError: a value out of range; the message names it.
@@ -81,8 +84,10 @@ class FederationPlan:
     connect_s: float = 120.0
     public_keys: tuple[tuple[str, str], ...] = ()
     keep_replies: bool = False
+    secure: SecureOptions | None = None
 
     def __post_init__(self) -> None:
+        self._check_secure()
         rules = {
             "run_id": bool(self.run_id),
             "sites": bool(self.sites) and all(self.sites),
@@ -118,6 +123,53 @@ class FederationPlan:
             if not holds:
                 value = getattr(self, name.split()[0])
                 raise ConfigError(f"federation: {name} is out of range: {value!r}")
+
+    def _check_secure(self) -> None:
+        if self.secure is None:
+            return
+        method = METHODS.get(self.method)
+        refused = {
+            "method": method is None or not method.linear,
+            "validation": method is not None and method.scored and self.validation == "server",
+            "wire": self.wire != "fp32",
+            "ranks": bool(self.ranks),
+            "screening": not self.screening.is_off,
+            "robust": self.robust.rule != "none",
+            "keep_replies": self.keep_replies,
+        }
+        for name, is_there in refused.items():
+            if is_there:
+                value = getattr(self, name)
+                raise ConfigError(f"federation: {name} {value!r} cannot be with secure_aggregation")
+        threshold = self.secure.threshold_of(len(self.sites))
+        if self.quorum < threshold:
+            raise ConfigError(
+                f"federation: min_sites is {self.quorum}, and secure_aggregation cannot unmask "
+                f"with fewer than {threshold}"
+            )
+
+    @property
+    def terms(self) -> Terms:
+        """What all parties of its secure aggregation have in common.
+
+        Raises:
+            ConfigError: it has none, or they cannot be.
+        """
+        if self.secure is None:
+            raise ConfigError("federation: secure_aggregation is off")
+        method, keys = METHODS[self.method], dict(self.public_keys)
+        return Terms(
+            run=self.run_id,
+            public_keys=tuple((site, keys.get(site, "")) for site in self.sites),
+            threshold=self.secure.threshold_of(len(self.sites)),
+            largest_weight=self.secure.largest_weight,
+            largest_norm=self.secure.largest_norm,
+            reference_loss=self.secure.reference_loss,
+            weights=method.weights,
+            size=self.size,
+            beta=self.beta,
+            tau=self.tau,
+        )
 
     @property
     def quorum(self) -> int:
@@ -247,7 +299,7 @@ class SiteRecord:
         status: ok; absent (no answer), failed (it said so), refused (its answer was not good).
         reason: why it is not ok.
         examples, tokens: as it reported.
-        weight: p_k in the average; 0 unless ok.
+        weight: p_k in the average; 0 unless ok; None if nobody knows it but the site.
         loss_first, loss_last: training losses; ``None`` if not reported or not finite.
         validation_loss: L_k, if the method scores.
         seconds: its training, as it reported; where ``counts`` has ``recalled``, that of the method
@@ -261,13 +313,14 @@ class SiteRecord:
         update: numbers of ``aggregation.outliers.Finding`` about its reply.
         flags: "norm", "direction" or "rider" -> why its reply is suspect, refused for it or not.
         late: phase -> the round whose answer came while this one ran, after its deadline.
+        secure: small stage of secure aggregation -> "ok", or why not, once its update is counted.
     """
 
     status: Status
     reason: str | None = None
     examples: int = 0
     tokens: int = 0
-    weight: float = 0.0
+    weight: float | None = 0.0
     loss_first: float | None = None
     loss_last: float | None = None
     validation_loss: float | None = None
@@ -281,6 +334,7 @@ class SiteRecord:
     update: Mapping[str, float] = field(default_factory=dict)
     flags: Mapping[str, str] = field(default_factory=dict)
     late: Mapping[str, int] = field(default_factory=dict)
+    secure: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -297,6 +351,8 @@ class RoundRecord:
         checkpoint: folder name under the federation's folder; ``None`` if failed.
         adapter_sha256: of the new global adapter; ``None`` if failed.
         server_sha256: of what else the server keeps; ``None`` if nothing.
+        secure: of secure aggregation: its threshold, the sum of the weights, the most that the
+            mean may be off by, who answered at each stage; ``None`` without.
     """
 
     round: int
@@ -308,6 +364,7 @@ class RoundRecord:
     checkpoint: str | None = None
     adapter_sha256: str | None = None
     server_sha256: str | None = None
+    secure: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON has it."""

@@ -80,8 +80,8 @@ class Roster:
 
         Where fewer are there than a round needs, they are waited for as in the beginning.
         """
-        silent = [node for node, site in self._sites.items() if site not in self.declared]
-        self._ask(silent)
+        if self._plan.secure is None:  # else a site's size is its own
+            self._ask([node for node, site in self._sites.items() if site not in self.declared])
         self._meet(self._plan.quorum, wait_s=self._plan.connect_s)
         here = set(self._grid.get_node_ids())
         return {node: site for node, site in self._sites.items() if node in here}

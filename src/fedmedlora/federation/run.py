@@ -118,6 +118,7 @@ def run_federation(
             own=place,
             keys=keys or {},
             audit=logs if audit else None,
+            secure=None if plan.secure is None else plan.terms,
         )
         stop = threading.Event()
         app = ServerApp()

@@ -84,7 +84,15 @@ class Turned:
     reason: str
 
 
-Read = TypeVar("Read", Candidate, Score)
+@dataclass(frozen=True)
+class Answer:
+    """A reply of another kind, as who asked has read it."""
+
+    value: Any
+    proof: Proof = _NO_PROOF
+
+
+Read = TypeVar("Read", Candidate, Score, Answer)
 
 
 def screen_updates(
@@ -133,6 +141,31 @@ def screen_scores(
         return _read_score(content, candidates=candidates)
 
     return _screen(replies, nodes, calls, read, check)
+
+
+def masked_candidate(answer: Answer) -> Candidate:
+    """What is known of a site's masked row: that it is the site's, and nothing of what is in it.
+
+    Args:
+        answer: the row on disk.
+    """
+    return Candidate(answer.value, None, 0, 0, None, None, 0.0, {}, answer.proof)
+
+
+def screen_answers(
+    replies: Iterable[Message],
+    nodes: Mapping[int, str],
+    calls: Mapping[str, wire.Call],
+    *,
+    read: Callable[[RecordDict, str], Any],
+    check: Check = _unchecked,
+) -> tuple[dict[str, Answer], dict[str, Turned]]:
+    """Sort replies that ``read`` reads or refuses (FederationError); see ``screen_updates``."""
+
+    def answer(content: RecordDict, site: str) -> Answer:
+        return Answer(read(content, site))
+
+    return _screen(replies, nodes, calls, answer, check)
 
 
 def _screen(

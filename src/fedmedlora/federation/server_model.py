@@ -170,6 +170,19 @@ class ServerModel:
             return None
         return np.concatenate([(now[name] - before[name]).reshape(-1) for name, _ in shapes])
 
+    def step_by(self, mean: NDArray[np.float32], call: wire.Call) -> None:
+        """Take the next state from the weighted mean of the updates, where no reply is known.
+
+        Args:
+            mean: (m,), of what the call's replies would return, as differences to what was sent.
+            call: of the round.
+        """
+        manifest = Manifest.from_json(call.reply_manifest)
+        form = form_of(self._plan.wire)
+        average = unpack(self.sent(call), manifest, form)
+        flat = pack(average, "fp32") + mean
+        self.combine([unpack(flat, manifest, "fp32")], [self._plan.sites[0]], [1.0], call.round)
+
     def combine(
         self,
         adapters: Iterable[Adapter],

@@ -18,7 +18,7 @@ from fedmedlora.federation import wire
 from fedmedlora.federation.flower import RecordDict
 from fedmedlora.federation.signing import is_signed, read_key, sign
 
-Phase = Literal["introduce", "train", "score"]
+Phase = Literal["introduce", "train", "score", "keys", "shares", "agree", "unmask"]
 #: Keys of the config record: the end of the sender's audit log, and the signature of all the rest.
 HEAD, SIGNATURE = "head", "signature"
 

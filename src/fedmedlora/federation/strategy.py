@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from fedmedlora.aggregation.weights import pool_losses
 from fedmedlora.errors import FederationError
 from fedmedlora.federation import checkpoints, wire
 from fedmedlora.federation.audit import AuditLog
+from fedmedlora.federation.client import SMALL_STAGES
 from fedmedlora.federation.contributions import contributions_of, kept_files
 from fedmedlora.federation.ends import CoordinatorEnd
 from fedmedlora.federation.flower import (
@@ -48,18 +50,29 @@ from fedmedlora.federation.screening import (
     Candidate,
     Score,
     Turned,
+    masked_candidate,
+    screen_answers,
     screen_scores,
     screen_updates,
 )
+from fedmedlora.federation.secure import messages
+from fedmedlora.federation.secure.exchange import SecureRound
+from fedmedlora.federation.secure.roster import Attempt
 from fedmedlora.federation.server_model import ServerModel
 from fedmedlora.federation.spool import Spool, Spooled
 from fedmedlora.federation.statements import Phase
 from fedmedlora.federation.suspects import compare, suspected
 from fedmedlora.federation.updates import Packed, packed_replies, robust_inputs
-from fedmedlora.model.adapter import Adapter
+from fedmedlora.model.adapter import Adapter, Manifest
 from fedmedlora.model.packing import form_of, pack
 
-_KINDS = {"train": MessageType.TRAIN, "score": MessageType.EVALUATE}
+Given = TypeVar("Given")
+Found = TypeVar("Found")
+_KINDS: dict[Phase, str] = {
+    "train": MessageType.TRAIN,
+    "score": MessageType.EVALUATE,
+    **{stage: f"{MessageType.QUERY}.{stage}" for stage in SMALL_STAGES},
+}
 
 
 @dataclass
@@ -75,6 +88,7 @@ class Round:
         sites: what is known so far, for every expected site.
         scored: sites whose adapters were scored, in the order of the losses.
         scores: what they found, by scoring site.
+        secure: what secure aggregation came to.
     """
 
     number: int
@@ -85,10 +99,20 @@ class Round:
     sites: dict[str, SiteRecord] = field(default_factory=dict)
     scored: tuple[str, ...] = ()
     scores: dict[str, Score] = field(default_factory=dict)
+    secure: Mapping[str, Any] | None = None
 
     def note(self, site: str, **facts: object) -> None:
         """Replace fields of a site's record."""
         self.sites[site] = replace(self.sites[site], **facts)  # type: ignore[arg-type]
+
+    def note_stage(
+        self, stage: str, turned: Mapping[str, Turned], *, sites: Iterable[str] | None = None
+    ) -> None:
+        """Record how sites did at a stage of secure aggregation; all that were asked by default."""
+        for site in self.nodes.values() if sites is None else sites:
+            fate = turned.get(site)
+            told = "ok" if fate is None else f"{fate.status}: {fate.reason}"
+            self.note(site, secure={**self.sites[site].secure, stage: told})
 
     def turn(self, turned: Mapping[str, Turned]) -> None:
         """Record sites that do not count in this round, and why."""
@@ -133,6 +157,7 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         self._server_losses = server_losses
         self._on_round = on_round
         self._on_event = on_event
+        self._secured: SecureRound | None = None
         self._grid: CountedGrid
         self._roster: Roster
         self._round: Round
@@ -173,7 +198,15 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
             self._round.note(site, declared={"examples": most.examples, "tokens": most.tokens})
         self._tell("round", round=number, rounds=self.plan.rounds, sites=len(self._round.nodes))
         nodes = {site: node for node, site in self._round.nodes.items()}
+        if self.plan.secure is not None:
+            self._secured = SecureRound(
+                self.plan.terms, Attempt(self.plan.run_id, number, nonce), self._ask
+            )
+            nodes = {site: nodes[site] for site in self._keys_shared(self._secured, nodes)}
+            self._round.nodes = {node: site for site, node in nodes.items()}
         requests = self.model.requests({site: calls[site] for site in nodes})
+        if self._secured is not None:
+            requests = self._secured.with_parcels(requests)
         return (self._message("train", one, site=site, node=nodes[site]) for site, one in requests)
 
     def aggregate_train(
@@ -189,7 +222,10 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         spool = Spool(self._folder / f".{checkpoints.round_name(current.number)}.replies.tmp")
         try:
             try:
-                candidates = self._collect(replies, spool)
+                if self._secured is None:
+                    candidates = self._collect(replies, spool)
+                else:
+                    candidates = self._collect_masked(self._secured, replies, spool)
             except RunStopped:
                 raise
             except FederationError as error:
@@ -246,6 +282,86 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
             self._need_quorum("scored", len(candidates))
         self._combine(candidates, losses, spool)
         return candidates
+
+    # The steps of a round under secure aggregation
+
+    def _keys_shared(self, secured: SecureRound, sites: Iterable[str]) -> tuple[str, ...]:
+        """The sites that have shared keys with one another; nothing is known of updates yet."""
+        try:
+            shared = self._told(secured.open, sites)
+            reason = "the sum of this round was unmasked without it in an earlier attempt"
+            self._round.turn(dict.fromkeys(secured.left_out, Turned("absent", reason)))
+            self._need_quorum("shared keys", len(shared))
+        except RunStopped:
+            raise
+        except FederationError as error:
+            self._fail(str(error))
+            raise
+        return shared
+
+    def _told(self, step: Callable[[Given], Found], argument: Given) -> Found:
+        """A step of secure aggregation; where it fails, the round and the lost sites are named."""
+        try:
+            return step(argument)
+        except RunStopped:
+            raise
+        except FederationError as error:
+            raise FederationError(f"round {self._round.number}: {error}{self._lost()}") from error
+
+    def _collect_masked(
+        self, secured: SecureRound, replies: Iterable[Message], spool: Spool
+    ) -> dict[str, Candidate]:
+        """Take masked rows, and the next state from their sum."""
+        current = self._round
+        call = next(iter(current.calls.values()))
+        size = Manifest.from_json(call.reply_manifest).size + 1
+
+        def row(content: RecordDict, site: str) -> Spooled:
+            return spool.put_bytes(messages.check_row(content, size))
+
+        check = partial(self._end.check, phase="train")
+        answers, turned = screen_answers(
+            replies, current.nodes, current.calls, read=row, check=check
+        )
+        self._count("train")
+        current.turn(turned)
+        current.note_stage("train", turned)
+        self._log_replies("train", turned)
+        answers = {site: answers[site] for site in self.plan.sites if site in answers}
+        for site in answers:
+            current.note(site, status="ok", reason=None, weight=None)
+        self._need_quorum("trained", len(answers))
+        mean = self._told(secured.close, {site: one.value for site, one in answers.items()})
+        current.secure = secured.record(mean)
+        self.model.step_by(mean.update, call)
+        return {site: masked_candidate(answer) for site, answer in answers.items()}
+
+    def _ask(
+        self,
+        phase: Phase,
+        requests: Mapping[str, RecordDict],
+        read: Callable[[RecordDict, str], Any],
+    ) -> dict[str, Any]:
+        """See ``secure.exchange.Ask``."""
+        current = self._round
+        nodes = {node: site for node, site in current.nodes.items() if site in requests}
+        asked = (
+            self._message(phase, requests[site], site=site, node=node)
+            for node, site in nodes.items()
+        )
+        answers, turned = screen_answers(
+            self._grid.send_and_receive(asked, timeout=self.plan.timeout_s),
+            nodes,
+            current.calls,
+            read=read,
+            check=partial(self._end.check, phase=phase),
+        )
+        self._count(phase)
+        if phase in ("keys", "shares"):
+            current.turn(turned)
+        current.note_stage(phase, turned, sites=nodes.values())
+        self._log_replies(phase, turned)
+        return {site: answers[site].value for site in self.plan.sites if site in answers}
 
     def _admit(self, site: str, candidate: Candidate) -> None:
         self._round.note(
@@ -385,6 +501,7 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
             checkpoint=checkpoints.round_name(number),
             adapter_sha256=self.model.trainable.sha256,
             server_sha256=checkpoints.server_sha256(self.model.state),
+            secure=current.secure,
         )
         checkpoints.write_round(
             self._folder,
@@ -423,17 +540,25 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
     def _need_quorum(self, done: str, number: int) -> None:
         if number >= self.plan.quorum:
             return
-        lost = [
-            f"{site} {record.status} ({record.reason})"
-            if record.status != "ok"
-            else f"{site} ({record.scoring})"
-            for site, record in self._round.sites.items()
-            if record.status != "ok" or record.scoring not in (None, "ok")
-        ]
         raise FederationError(
             f"round {self._round.number}: {number} of {len(self.plan.sites)} sites {done}, "
-            f"{self.plan.quorum} are needed: {'; '.join(lost)}"
+            f"{self.plan.quorum} are needed{self._lost()}"
         )
+
+    def _lost(self) -> str:
+        """The sites that did not do what was asked of them so far, and why; for a message."""
+        lost = []
+        for site, record in self._round.sites.items():
+            stages = [fate for fate in record.secure.values() if fate != "ok"]
+            if stages:
+                lost.append(f"{site} {stages[0]}")
+            elif record.secure:
+                continue  # it is still at it
+            elif record.status != "ok":
+                lost.append(f"{site} {record.status} ({record.reason})")
+            elif record.scoring not in (None, "ok"):
+                lost.append(f"{site} ({record.scoring})")
+        return f": {'; '.join(lost)}" if lost else ""
 
     # Messages and events
 

@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 
 from fedmedlora.errors import ConfigError, FederationError
-from fedmedlora.federation.client import INTRODUCE
+from fedmedlora.federation.client import INTRODUCE, SMALL_STAGES
 from fedmedlora.federation.flower import (
     ClientApp,
     Context,
@@ -30,6 +30,7 @@ _PHASES: dict[str, Phase] = {
     MessageType.TRAIN: "train",
     MessageType.EVALUATE: "score",
     INTRODUCE: "introduce",
+    **{f"{MessageType.QUERY}.{stage}": stage for stage in SMALL_STAGES},
 }
 #: Names the coordinator's folder.
 COORDINATOR = "FEDMEDLORA_COORDINATOR"

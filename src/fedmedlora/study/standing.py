@@ -168,7 +168,7 @@ def _facts(record: SiteRecord | None) -> tuple[str, ...]:
     return (
         status,
         str(record.examples),
-        f"{record.weight:.3f}",
+        _loss(record.weight),
         _loss(record.loss_last),
         _loss(record.validation_loss),
         f"{record.bytes_up / 1e6:.3f}",

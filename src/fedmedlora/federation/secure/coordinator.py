@@ -6,7 +6,7 @@ determines no site's row until the threshold of sites has revealed its shares.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from fedmedlora.aggregation.ring import Mean, Row
 from fedmedlora.canonical import sha256
@@ -55,16 +55,24 @@ class SecureSum:
 
     # Keys
 
-    def admit_keys(self, site: str, one: Advertisement) -> None:
-        """Take a site's keys.
+    def check_keys(self, site: str, one: Advertisement) -> None:
+        """Refuse keys that are not a site's own.
 
         Raises:
-            FederationError: they are not its own.
+            FederationError: they are not.
         """
         if one.site != site:
             raise FederationError("it has advertised keys of another site")
         check_advertisement(self.terms, self.attempt, one)
+
+    def admit_keys(self, site: str, one: Advertisement) -> None:
+        """Take a site's keys; errors as of ``check_keys``."""
+        self.check_keys(site, one)
         self._advertised[site] = one
+
+    def leave_out(self, but: Iterable[str]) -> None:
+        """Forget the keys of all sites but these."""
+        self._advertised = {s: one for s, one in self._advertised.items() if s in set(but)}
 
     def close_keys(self) -> Roster:
         """The roster; nobody can join after it.
@@ -85,16 +93,20 @@ class SecureSum:
 
     # Shares
 
-    def admit_parcels(self, site: str, parcels: Mapping[str, bytes]) -> None:
-        """Take what a site has sealed for the others.
+    def check_parcels(self, site: str, parcels: Mapping[str, bytes]) -> None:
+        """Refuse what is not one sealed parcel for each other site.
 
         Raises:
-            FederationError: it is not one parcel for each of them.
+            FederationError: it is not.
         """
         if set(parcels) != set(self.roster.sites) - {site}:
             raise FederationError("it has not sealed one parcel for every other site")
         if any(not isinstance(p, bytes) or len(p) != PARCEL_BYTES for p in parcels.values()):
             raise FederationError("what it has sealed has not the size of two shares")
+
+    def admit_parcels(self, site: str, parcels: Mapping[str, bytes]) -> None:
+        """Take what a site has sealed for the others; errors as of ``check_parcels``."""
+        self.check_parcels(site, parcels)
         self._parcels[site] = dict(parcels)
 
     @property
@@ -175,11 +187,11 @@ class SecureSum:
 
     # Unmasking
 
-    def admit_shares(self, site: str, revealed: Revealed) -> None:
-        """Take the shares that a survivor reveals.
+    def check_shares(self, site: str, revealed: Revealed) -> None:
+        """Refuse shares that are not those that a survivor was asked for.
 
         Raises:
-            FederationError: they are not those that it was asked for.
+            FederationError: they are not.
         """
         told, number = self.survivors, self.roster.place(site)
         if set(revealed.seeds) != set(told.sites) or set(revealed.masks) != set(told.dropped):
@@ -188,6 +200,10 @@ class SecureSum:
             is_share(s, number) for s in [*revealed.seeds.values(), *revealed.masks.values()]
         ):
             raise FederationError("it has revealed what are no shares of its own")
+
+    def admit_shares(self, site: str, revealed: Revealed) -> None:
+        """Take the shares that a survivor reveals; errors as of ``check_shares``."""
+        self.check_shares(site, revealed)
         self._revealed[site] = revealed
 
     def unmask(self) -> Mean:
