@@ -230,12 +230,14 @@ def privacy_spent(run: Path, label: str) -> tuple[Spent, ...]:
     found = []
     for site, numbers in told["sites"].items():
         known = {name: numbers.get(name) for name in _OF_SITE}
-        counts = {name: int(known[name] or 0) for name in ("units", "steps", "runs")}
-        reals = {
-            name: math.inf if known[name] is None else float(known[name])
-            for name in ("epsilon", "noise", "rate")
+        exact: dict[str, Any] = {
+            **{name: int(known[name] or 0) for name in ("units", "steps", "runs")},
+            **{
+                name: math.inf if known[name] is None else float(known[name])
+                for name in ("epsilon", "noise", "rate")
+            },
         }
-        found.append(Spent(site=site, **common, **counts, **reals))
+        found.append(Spent(site=site, **common, **exact))
     return tuple(found)
 
 
@@ -260,9 +262,9 @@ def privacy_note(arm: Arm, records: Sequence[Mapping[str, Any]]) -> dict[str, An
             }
             if numbers or told["status"] == "ok":
                 sites[site] = {**sites.get(site, {}), **numbers}
-    known = [site.get("epsilon") for site in sites.values()]
+    known = [site["epsilon"] for site in sites.values() if site.get("epsilon") is not None]
     return {
-        "epsilon": None if None in known else max(known, default=0.0),
+        "epsilon": None if len(known) < len(sites) else max(known, default=0.0),
         "budget": privacy.epsilon,
         "delta": privacy.delta,
         "unit": privacy.unit,
