@@ -2,30 +2,34 @@
 
 Flower starts a process for every message. That one hands the message over to this one, which
 ``site start`` runs beside the SuperNode, and waits for the reply; a process for each would load
-the backbone anew each time.
+the backbone anew each time. They meet at a socket in a folder that nobody else on the machine can
+enter, so that nobody else can keep it waiting.
+
+WORK/worker/socket, secret
 
     python -m fedmedlora.study.site_process SITE.yaml
 """
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
 
 from fedmedlora.config_deployment import load_site
-from fedmedlora.durable import write_private
+from fedmedlora.durable import private_folder, write_private
 from fedmedlora.errors import FederationError
 from fedmedlora.federation.client import client_app
 from fedmedlora.federation.flower import Context, Message, RecordDict, from_bytes, to_bytes
 from fedmedlora.study.hosting import site_desk
 
-_FILE = "worker.json"
+_FOLDER, _SOCKET, _SECRET = "worker", "socket", "secret"
 #: The process may just be starting.
 _START_S = 120.0
 _GONE = (OSError, EOFError, AuthenticationError)
@@ -44,12 +48,13 @@ def serve(file: Path) -> None:
     desk = site_desk(file)
     app = client_app(desk)
     context = Context(0, 0, {"site": desk.sites[0]}, RecordDict(), {})
-    secret = secrets.token_hex(32)
-    with Listener(("127.0.0.1", 0), authkey=bytes.fromhex(secret)) as listener:
-        place = _place(file)
-        place.unlink(missing_ok=True)
-        told = {"port": listener.address[1], "secret": secret, "pid": os.getpid()}
-        write_private(place, json.dumps(told).encode())
+    secret, place = secrets.token_bytes(32), _place(file)
+    private_folder(place)
+    place.chmod(0o700)
+    for name in (_SOCKET, _SECRET):  # of a process before
+        (place / name).unlink(missing_ok=True)
+    write_private(place / _SECRET, secret)
+    with _address(place) as address, Listener(address, "AF_UNIX", authkey=secret) as listener:
         while True:
             try:
                 with listener.accept() as pipe:
@@ -66,13 +71,14 @@ def answer_of(file: Path, message: Message) -> Message:
     Raises:
         FederationError: there is no such process, or it ended while it worked.
     """
-    deadline = time.monotonic() + _START_S
+    deadline, place = time.monotonic() + _START_S, _place(file)
     while True:
         try:
-            told = json.loads(_place(file).read_text(encoding="ascii"))
-            pipe = Client(("127.0.0.1", told["port"]), authkey=bytes.fromhex(told["secret"]))
+            secret = (place / _SECRET).read_bytes()
+            with _address(place) as address:
+                pipe = Client(address, "AF_UNIX", authkey=secret)
             break
-        except (*_GONE, ValueError) as error:
+        except _GONE as error:
             if time.monotonic() > deadline:
                 raise FederationError("the site's process is not there; see its log") from error
             time.sleep(0.2)
@@ -85,8 +91,18 @@ def answer_of(file: Path, message: Message) -> Message:
 
 
 def _place(file: Path) -> Path:
-    """Where the process says how it is asked."""
-    return file.parent / load_site(file).work / _FILE
+    """The folder where the process is met."""
+    return file.parent / load_site(file).work / _FOLDER
+
+
+@contextmanager
+def _address(place: Path) -> Iterator[str]:
+    """A socket's address by an open folder: as a path it could have 107 bytes at most."""
+    handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{handle}/{_SOCKET}"
+    finally:
+        os.close(handle)
 
 
 if __name__ == "__main__":
