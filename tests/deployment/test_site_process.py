@@ -1,4 +1,4 @@
-"""A message handed over to a site's own process: where they meet, and who cannot come there."""
+"""A message handed over to a site's own process: killed at work, not there, met by nobody else."""
 
 import os
 import socket
@@ -14,12 +14,14 @@ from fedmedlora.federation import wire
 from fedmedlora.federation.client import Desk
 from fedmedlora.federation.flower import (
     ConfigRecord,
+    Context,
     Message,
     RecordDict,
     from_bytes,
     to_bytes,
 )
 from fedmedlora.study import site_process
+from fedmedlora.study.flower_app import client
 
 SECRET = b"s" * 32
 
@@ -33,18 +35,18 @@ def settings(tmp_path, request):
     return folder / "site.yaml"
 
 
-def answered(pipe):
-    request = from_bytes(pipe.recv_bytes())
-    reply = Message(RecordDict({wire.CONFIG: ConfigRecord({"site": "icu"})}), reply_to=request)
+def answer(request):
+    content = RecordDict({wire.CONFIG: ConfigRecord({"site": "icu"})})
+    reply = Message(content, reply_to=from_bytes(request))
     reply.metadata.__dict__["_message_id"] = "2"
-    pipe.send_bytes(to_bytes(reply))
+    return reply
 
 
-def process(settings):
-    """Stands for a site's process: answers once."""
+def process(settings, *, deaths):
+    """Stands for a site's process: is killed so many times while it works, then answers once."""
     place = settings.parent / "work" / "worker"
     (place / "secret").write_bytes(SECRET)
-    ready = threading.Event()
+    ready, asked = threading.Event(), []
 
     def serve():
         with (
@@ -52,15 +54,53 @@ def process(settings):
             Listener(address, "AF_UNIX", authkey=SECRET) as listener,
         ):
             ready.set()
-            with listener.accept() as pipe:
-                answered(pipe)
+            for number in range(deaths + 1):
+                with listener.accept() as pipe:
+                    asked.append(pipe.recv_bytes())
+                    if number == deaths:
+                        pipe.send_bytes(to_bytes(answer(asked[-1])))
 
     threading.Thread(target=serve, daemon=True).start()
     assert ready.wait(10)
+    return asked
 
 
-def test_a_process_is_asked_and_answers(settings):
-    process(settings)
+@pytest.mark.parametrize("deaths", [0, 1])
+def test_a_process_that_dies_at_work_is_asked_the_same_once_more(settings, deaths):
+    asked = process(settings, deaths=deaths)
+    reply = site_process.answer_of(settings, request_of(RecordDict()))
+    assert reply.content[wire.CONFIG]["site"] == "icu"
+    assert asked == [asked[0]] * (deaths + 1)
+
+
+def test_one_that_dies_again_is_told_as_such(settings):
+    asked = process(settings, deaths=3)
+    node = {"settings": str(settings), "site": "icu"}
+    reply = client(request_of(RecordDict()), Context(1, 1, node, RecordDict(), {}))
+    told = dict(reply.content[wire.CONFIG])
+    assert (told["status"], told["code"]) == ("failed", "process-died")
+    assert len(asked) == 2
+
+
+def test_who_waits_behind_another_message_is_not_lost_with_it(settings, monkeypatch):
+    monkeypatch.setattr(site_process, "_START_S", 1.0)
+    place = settings.parent / "work" / "worker"
+    (place / "secret").write_bytes(SECRET)
+    ready, end = threading.Event(), threading.Event()
+
+    def busy():
+        """Never comes to the message, and is killed when the time for a start is long over."""
+        with site_process._address(place) as address, socket.socket(socket.AF_UNIX) as line:
+            line.bind(address)
+            line.listen()
+            ready.set()
+            end.wait(10)
+        (place / "socket").unlink()
+        process(settings, deaths=0)
+
+    threading.Thread(target=busy, daemon=True).start()
+    assert ready.wait(10)
+    threading.Timer(1.5, end.set).start()
     reply = site_process.answer_of(settings, request_of(RecordDict()))
     assert reply.content[wire.CONFIG]["site"] == "icu"
 

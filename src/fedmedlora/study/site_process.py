@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Listener
+from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 
 from fedmedlora.config_deployment import load_site
@@ -66,28 +66,37 @@ def serve(file: Path) -> None:
 
 
 def answer_of(file: Path, message: Message) -> Message:
-    """The reply of a site's process to a message.
+    """The reply of a site's process to a message; one that ends while it works is asked once more.
+
+    It makes the round again from what it kept before it, as after a lost answer.
 
     Raises:
-        FederationError: there is no such process, or it ended while it worked.
+        FederationError: there is no such process, or it ended both times.
     """
-    deadline, place = time.monotonic() + _START_S, _place(file)
+    for _ in range(2):
+        with _connected(_place(file)) as pipe:
+            try:
+                pipe.send_bytes(to_bytes(message))
+                return from_bytes(pipe.recv_bytes())
+            except (OSError, EOFError):  # killed: `site start` starts another in its place
+                continue
+    raise FederationError("the site's process ended while it worked, twice; see its log")
+
+
+def _connected(place: Path) -> Connection:
+    deadline = time.monotonic() + _START_S
     while True:
         try:
             secret = (place / _SECRET).read_bytes()
             with _address(place) as address:
-                pipe = Client(address, "AF_UNIX", authkey=secret)
-            break
-        except _GONE as error:
+                return Client(address, "AF_UNIX", authkey=secret)
+        except (EOFError, ConnectionResetError):
+            # It ended while this one waited behind another message; that may have been for long.
+            deadline = time.monotonic() + _START_S
+        except (OSError, AuthenticationError) as error:
             if time.monotonic() > deadline:
                 raise FederationError("the site's process is not there; see its log") from error
-            time.sleep(0.2)
-    with pipe:
-        try:
-            pipe.send_bytes(to_bytes(message))
-            return from_bytes(pipe.recv_bytes())
-        except (OSError, EOFError) as error:
-            raise FederationError("the site's process ended while it worked") from error
+        time.sleep(0.2)
 
 
 def _place(file: Path) -> Path:
