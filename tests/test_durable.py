@@ -1,10 +1,19 @@
 """Folders that are replaced whole: what an interruption between two steps leaves."""
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
 
-from fedmedlora.durable import clear_leftovers, new_folder
+from fedmedlora.durable import (
+    clear_leftovers,
+    new_folder,
+    open_private,
+    replace_private,
+    write_private,
+)
+from fedmedlora.errors import RunError
 
 
 def write(folder: Path, text: str) -> None:
@@ -49,3 +58,50 @@ def test_what_was_being_replaced_when_the_process_was_killed_is_put_back(tmp_pat
     ]  # fmt: skip
     assert (tmp_path / "site" / "v1.2" / "file").read_text() == "old"
     assert (tmp_path / "other" / "file").read_text() == "new"
+
+
+@pytest.fixture
+def open_umask():
+    """New files would be everybody's."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_private_files_and_the_folders_made_for_them_are_the_owners_alone(tmp_path):
+    write_private(tmp_path / "a" / "b" / "new", b"1")
+    with open_private(tmp_path / "c" / "d" / "log") as file:
+        file.write(b"1")
+    replace_private(tmp_path / "a" / "state", b"1")
+    replace_private(tmp_path / "a" / "state", b"2")
+    assert (tmp_path / "a" / "state").read_bytes() == b"2"
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    folders = [path for path in tmp_path.rglob("*") if path.is_dir()]
+    assert {mode(path) for path in files} == {0o600}
+    assert {mode(path) for path in folders} == {0o700}
+    assert (len(files), len(folders)) == (3, 4)
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_a_log_that_was_open_to_others_is_closed_to_them_and_appended_to(tmp_path):
+    tmp_path.chmod(0o755)
+    (tmp_path / "log").write_bytes(b"1")
+    assert mode(tmp_path / "log") == 0o666
+    with open_private(tmp_path / "log") as file:
+        file.write(b"2")
+        file.seek(0)
+        assert file.read() == b"12"
+    assert mode(tmp_path / "log") == 0o600
+    assert mode(tmp_path) == 0o755  # it was there: somebody else's choice
+
+
+def test_a_private_file_is_never_written_over(tmp_path):
+    write_private(tmp_path / "key", b"1")
+    with pytest.raises(RunError, match="never overwritten"):
+        write_private(tmp_path / "key", b"2")
+    assert (tmp_path / "key").read_bytes() == b"1"

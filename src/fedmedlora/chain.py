@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from fedmedlora.canonical import canonical, sha256
-from fedmedlora.durable import replace_bytes
+from fedmedlora.durable import open_private, replace_private
 from fedmedlora.errors import RunError
 
 BEGUN, COMPLETED = "begun", "completed"
@@ -129,7 +129,7 @@ class OpenLog:
             signature="",
         )
         state = replace(state, signature=self._seal.sign(state.statement))
-        replace_bytes(head_file(self.path), canonical(asdict(state)))
+        replace_private(head_file(self.path), canonical(asdict(state)))
         append_bytes(self._file, line + b"\n")
         return state
 
@@ -179,8 +179,7 @@ def open_log(
             somebody changed it.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+b")
+        file = open_private(path)
     except OSError as error:
         raise _unwritable(path, error) from error
     with file:

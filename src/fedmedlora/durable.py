@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from fedmedlora.errors import RunError
 
@@ -80,7 +81,7 @@ def write_private(path: Path, data: bytes) -> None:
     if path.exists():
         raise RunError(f"{path} exists already, and is never overwritten")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -90,11 +91,44 @@ def write_private(path: Path, data: bytes) -> None:
         raise RunError(f"cannot write {path}: {error.strerror}") from error
 
 
+def open_private(path: Path) -> IO[bytes]:
+    """Open a file to append to and to read; it and folders that it needs are its owner's alone."""
+    private_folder(path.parent)
+    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+    if os.name != "nt":
+        os.fchmod(handle, 0o600)  # of one that was there
+    return os.fdopen(handle, "a+b")
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder and what is missing above it, for its owner alone; what is there stays so."""
+    for place in reversed((folder, *folder.parents)):
+        if not place.is_dir():
+            place.mkdir(mode=0o700, exist_ok=True)
+
+
 def replace_bytes(path: Path, data: bytes) -> None:
     """Write a file in the place of another: after a crash there is one of the two, whole."""
+    _replace(path, lambda fresh: write_bytes(fresh, data))
+
+
+def replace_private(path: Path, data: bytes) -> None:
+    """As ``replace_bytes``, a file that its owner alone can read.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    try:
+        _replace(path, lambda fresh: write_private(fresh, data))
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _replace(path: Path, write: Callable[[Path], None]) -> None:
     fresh = path.with_name(f".{path.name}.tmp")
     try:
-        write_bytes(fresh, data)
+        fresh.unlink(missing_ok=True)  # of a killed process
+        write(fresh)
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)

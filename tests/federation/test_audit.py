@@ -295,7 +295,7 @@ def test_killed_before_the_head_is_in_its_place_nothing_was_written(tmp_path, mo
         path.with_name(f".{path.name}.tmp").write_bytes(data[:9])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(chain, "replace_bytes", stop)
+    monkeypatch.setattr(chain, "replace_private", stop)
     with pytest.raises(KeyboardInterrupt):
         site_log(tmp_path).append("sent", bytes=7)
     monkeypatch.undo()

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from fedmedlora.durable import open_private
 from fedmedlora.errors import ConfigError, FederationError
 from fedmedlora.federation import wire
 from fedmedlora.federation.adapter_parts import adapter_part
@@ -259,12 +260,10 @@ def _log(folder: Path | None, site: str, error: BaseException) -> str:
         return "not-logged"
     incident = uuid.uuid4().hex[:12]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{site}.log"
-        path.touch(mode=0o600)
-        with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"--- {incident} {time.strftime('%Y-%m-%dT%H:%M:%S%z')}\n")
-            file.write("".join(traceback.format_exception(error)))
+        told = f"--- {incident} {time.strftime('%Y-%m-%dT%H:%M:%S%z')}\n"
+        told += "".join(traceback.format_exception(error))
+        with open_private(folder / f"{site}.log") as file:
+            file.write(told.encode(errors="backslashreplace"))
     except Exception:  # a full disk must not replace the failure that is being told
         return "not-logged"
     return incident

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedmedlora.canonical import sha256
 from fedmedlora.durable import write_bytes
 from fedmedlora.errors import AdapterError
 from fedmedlora.federation.own_rounds import OwnRounds
@@ -43,7 +43,7 @@ class OwnOptimiser:
         )
         with self._rounds.new(round) as fresh:
             write_bytes(fresh / _STATE, data)
-            write_bytes(fresh / _HASH, hashlib.sha256(data).hexdigest().encode())
+            write_bytes(fresh / _HASH, sha256(data).encode())
 
     def recall(self, *, before: int) -> OptimiserState:
         """The state after the last round before; empty if there was none.
@@ -59,7 +59,7 @@ class OwnOptimiser:
             return {}
         try:
             data = (place / _STATE).read_bytes()
-            if (place / _HASH).read_text().strip() != hashlib.sha256(data).hexdigest():
+            if (place / _HASH).read_text().strip() != sha256(data):
                 raise ValueError("its hash is another")
             tensors = load(data)
         except (OSError, ValueError, SafetensorError) as error:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from fedmedlora.durable import new_folder
+from fedmedlora.durable import new_folder, private_folder
 from fedmedlora.errors import AdapterError, RunError
 
 Kind = Literal["factors", "optimiser", "rounding", "private", "secure"]
@@ -44,8 +44,7 @@ class OwnRounds:
             RunError: it cannot be written.
         """
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._folder.chmod(0o700)
+            private_folder(self._folder)
         except OSError as error:
             raise RunError(f"cannot write {self._folder}: {error.strerror}") from error
         with new_folder(self._folder / f"round-{round:04d}") as fresh:

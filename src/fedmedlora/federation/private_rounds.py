@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedmedlora.durable import write_bytes
+from fedmedlora.durable import private_folder, write_bytes
 from fedmedlora.errors import ConfigError, PrivacyError, RunError
 from fedmedlora.federation.first_rounds import FirstRounds
 from fedmedlora.federation.plan import Order, SiteUpdate
@@ -197,8 +197,7 @@ class PrivateRounds:
 
     def _keep_run_id(self, run: str) -> None:
         try:
-            self._own.mkdir(parents=True, exist_ok=True)
-            self._own.chmod(0o700)
+            private_folder(self._own)
             write_bytes(self._own / _RUN, run.encode())
         except OSError as error:
             raise RunError(f"{self._own / _RUN}: {error.strerror}") from error

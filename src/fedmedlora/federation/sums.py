@@ -19,7 +19,7 @@ _LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 
 def write_sums(folder: Path) -> None:
     """Write the hashes of all files that are in a folder now, its subfolders' too."""
-    lines = [f"{_sha256(folder / name)}  {name}\n" for name in _names(folder)]
+    lines = [f"{file_sha256(folder / name)}  {name}\n" for name in _names(folder)]
     write_bytes(folder / SUMS_FILE, "".join(lines).encode())
 
 
@@ -44,14 +44,14 @@ def check_sums(folder: Path) -> None:
         word = "is missing" if name in wanted else "was added"
         raise AdapterError(f"{folder / name} {word}")
     for name in names:
-        if _sha256(folder / name) != wanted[name]:
+        if file_sha256(folder / name) != wanted[name]:
             raise AdapterError(f"{folder / name} was changed or damaged")
 
 
 def sums_sha256(folder: Path) -> str:
     """SHA-256 (hex) of the hashes' file: stands for the whole folder; "" if it has none."""
     place = folder / SUMS_FILE
-    return _sha256(place) if place.exists() else ""
+    return file_sha256(place) if place.exists() else ""
 
 
 def _names(folder: Path) -> list[str]:
@@ -61,6 +61,7 @@ def _names(folder: Path) -> list[str]:
     )
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,7 +8,6 @@ another machine; how far is told.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
@@ -38,7 +37,7 @@ from fedmedlora.federation.plan import FederationPlan, RoundRecord
 from fedmedlora.federation.server_model import ServerModel
 from fedmedlora.federation.spool import Spool, Spooled
 from fedmedlora.federation.statements import request_sha256
-from fedmedlora.federation.sums import check_sums
+from fedmedlora.federation.sums import check_sums, file_sha256
 from fedmedlora.federation.updates import packed_replies, robust_inputs
 from fedmedlora.federation.wire import Call, array_in
 from fedmedlora.model.adapter import Adapter, Manifest, check_adapter
@@ -249,7 +248,7 @@ class _Round:
         content = self._statement(one.signed, TRAIN_FILE, "train")
         if content["request"] != asked:
             self.faults.append(f"{site}: it answered another request than this round's")
-        if content["arrays"] != {"adapter/packed": _file_sha256(self._file(site, PACKED_FILE))}:
+        if content["arrays"] != {"adapter/packed": file_sha256(self._file(site, PACKED_FILE))}:
             self.faults.append(f"{site}: {PACKED_FILE} is not the adapter that it stated")
         numbers = content["numbers"]["metrics"]
         record = self._record.sites[site]
@@ -298,11 +297,6 @@ def _difference(
     most = max((float(np.abs(made[name] - recorded[name]).max()) for name in apart), default=0.0)
     first = f", the first {apart[0]}" if apart else ""
     return f"{len(apart)} of {len(recorded)} tensors differ, by at most {most:.3g}{first}"
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _told(error: BaseException) -> str:

@@ -204,7 +204,6 @@ def open_ledger(path: Path, *, site: str, unit: Unit) -> Iterator[Ledger]:
     """
     facts = {"site": site, "unit": unit, "format": FORMAT}
     with open_log(path, begun=lambda: facts, advice=_EDITED) as log:
-        path.chmod(0o600)
         yield Ledger(log, site=site, unit=unit)
 
 

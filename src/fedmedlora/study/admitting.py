@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fedmedlora.durable import new_folder, write_bytes
+from fedmedlora.durable import new_folder, private_folder, write_bytes
 from fedmedlora.errors import ConfigError, DataError, RunError
 from fedmedlora.federation.checkpoints import PLAN_FILE
 from fedmedlora.federation.deployment.journal import at_work, is_at_work
@@ -134,7 +134,7 @@ def _keep(
             "it away to begin anew with the new ones"
         )
     for site, made in new.items():
-        folder.sites.mkdir(parents=True, exist_ok=True)
+        private_folder(folder.sites)
         with new_folder(folder.membership(site).parent) as fresh:
             write_bytes(fresh / folder.node_public(site).name, f"{made.node}\n".encode())
             write_bytes(fresh / folder.signing_public(site).name, f"{made.signing}\n".encode())

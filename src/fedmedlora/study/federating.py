@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fedmedlora import __version__
 from fedmedlora.config_deployment import SiteSettings, load_coordinator, load_site
+from fedmedlora.durable import private_folder
 from fedmedlora.errors import ConfigError
 from fedmedlora.federation.deployment.coordinator import (
     app_configuration,
@@ -58,7 +59,7 @@ def start_federation(root: Path, *, note: Callable[[str], None]) -> None:
     services = coordinator_services(
         folder, port=settings.superlink_port, proxy=proxied, environment=environment
     )
-    folder.logs.mkdir(parents=True, exist_ok=True)
+    private_folder(folder.logs)
     ports = [("superlink_port", settings.superlink_port)]
     if proxied:
         ports.append(("port", settings.port))

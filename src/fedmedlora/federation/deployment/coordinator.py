@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedmedlora.durable import replace_bytes
+from fedmedlora.durable import private_folder, replace_private
 from fedmedlora.errors import RunError
 from fedmedlora.federation.deployment.layout import CONNECTION, CoordinatorFolder
 from fedmedlora.federation.deployment.rendering import toml_text
@@ -74,7 +74,6 @@ def register_sites(folder: CoordinatorFolder, sites: Sequence[str]) -> None:
     Raises:
         RunError: Flower refuses one.
     """
-    folder.registered.mkdir(parents=True, exist_ok=True)
     for site in sites:
         note, key = folder.registered / site, folder.node_public(site)
         before, now = _noted(note), key.read_text(encoding="ascii").strip()
@@ -89,7 +88,7 @@ def register_sites(folder: CoordinatorFolder, sites: Sequence[str]) -> None:
         # Known: this process was ended before it could note it.
         if node is None and "already in use" not in _last_lines(done).lower():
             raise RunError(f"the SuperLink does not register site {site!r}: {_last_lines(done)}")
-        replace_bytes(note, json.dumps({"key": now, "node": node}).encode())
+        replace_private(note, json.dumps({"key": now, "node": node}).encode())
 
 
 def _noted(note: Path) -> dict[str, Any]:
@@ -200,14 +199,8 @@ clientapp = "{client}"
 
 def write_flower_files(folder: CoordinatorFolder, *, port: int, app: str) -> None:
     """Write Flower's configuration and the app, for the folder's present place and port."""
-    folder.flower_home.mkdir(parents=True, exist_ok=True)
-    folder.app.mkdir(parents=True, exist_ok=True)
-    _write(folder.flower_home / "config.toml", flower_configuration(folder, port=port))
-    _write(folder.app / "pyproject.toml", app)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+    private_folder(folder.flower_home)
+    private_folder(folder.app)
+    settings = flower_configuration(folder, port=port)
+    replace_private(folder.flower_home / "config.toml", settings.encode())
+    replace_private(folder.app / "pyproject.toml", app.encode())

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fedmedlora.durable import replace_bytes
+from fedmedlora.durable import open_private, replace_private
 from fedmedlora.errors import RunError
 from fedmedlora.federation.plan import RoundRecord
 
@@ -49,7 +49,6 @@ class Journal:
             "state": "connecting",
             "since": time.time(),
         }
-        folder.mkdir(parents=True, exist_ok=True)
         self._write()
 
     def tell(self, kind: str, /, **facts: object) -> None:
@@ -81,10 +80,7 @@ class Journal:
 
     def _write(self) -> None:
         content = {**self._content, "updated": time.time()}
-        try:
-            replace_bytes(self._file, json.dumps(content).encode())
-        except OSError as error:
-            raise RunError(f"{self._file}: cannot be written: {error.strerror}") from error
+        replace_private(self._file, json.dumps(content).encode())
 
 
 def read_journal(folder: Path) -> dict[str, Any] | None:
@@ -105,8 +101,7 @@ def at_work(folder: Path) -> Iterator[None]:
     Raises:
         RunError: another one does.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("ab") as lock:
+    with open_private(folder / _LOCK) as lock:
         try:
             fcntl.fcntl(lock, fcntl.F_OFD_SETLK, _WHOLE)
         except BlockingIOError as error:

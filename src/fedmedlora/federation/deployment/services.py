@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fedmedlora.durable import open_private
 from fedmedlora.errors import RunError
 from fedmedlora.federation.offline import OFFLINE
 
@@ -124,8 +125,7 @@ class Services:
     def _start(self, service: Service) -> None:
         self._due.pop(service.name, None)
         try:
-            self._logs.mkdir(parents=True, exist_ok=True)
-            with (self._logs / f"{service.name}.log").open("ab") as log:
+            with open_private(self._logs / f"{service.name}.log") as log:
                 self._running[service.name] = subprocess.Popen(
                     service.command,
                     env={**os.environ, **service.environment},
@@ -133,6 +133,7 @@ class Services:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,  # Ctrl-C is the command's to handle
+                    umask=0o077,  # what it writes is its owner's alone
                     preexec_fn=_end_with_parent if sys.platform == "linux" else None,
                 )
         except FileNotFoundError as error:
