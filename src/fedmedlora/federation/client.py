@@ -208,7 +208,8 @@ def _score(content: RecordDict, desk: Desk, site: str) -> RecordDict:
     desk.check_run(call)
     for candidate in candidates:
         check_adapter(candidate.tensors, candidate.manifest)
-    return wire.losses_reply(call, site, desk.worker(site).losses(candidates))
+    losses = desk.worker(site).losses(candidates)
+    return wire.losses_reply(call, site, losses, candidates=wire.candidates_sha256(content))
 
 
 def _guarded(

@@ -28,8 +28,7 @@ from fedmedlora.federation import checkpoints
 from fedmedlora.federation.contributions import (
     PACKED_FILE,
     REPLIES_FOLDER,
-    SCORE_FILE,
-    TRAIN_FILE,
+    STATEMENT_FILES,
     Contribution,
     Contributions,
     Signed,
@@ -37,10 +36,10 @@ from fedmedlora.federation.contributions import (
 from fedmedlora.federation.plan import FederationPlan, RoundRecord
 from fedmedlora.federation.server_model import ServerModel
 from fedmedlora.federation.spool import Spool, Spooled
-from fedmedlora.federation.statements import request_sha256
+from fedmedlora.federation.statements import Phase, request_sha256
 from fedmedlora.federation.sums import check_sums
 from fedmedlora.federation.updates import packed_replies, robust_inputs
-from fedmedlora.federation.wire import Call, array_in
+from fedmedlora.federation.wire import CANDIDATES, Call, array_in
 from fedmedlora.model.adapter import Adapter, Manifest, check_adapter
 from fedmedlora.model.adapter_files import read_adapter
 from fedmedlora.model.packing import array_of, unpack_update
@@ -191,7 +190,7 @@ class _Round:
         asked = {site: request_sha256(one) for site, one in self._model.requests(calls)}
         for one in told.contributions:
             self._check_statement(one, asked[one.signed.site])
-        losses = self._losses()
+        losses = self._losses(calls)
         with tempfile.TemporaryDirectory() as folder:
             self._step(losses, calls, Spool(Path(folder) / "sent"))
         return self._model
@@ -216,20 +215,16 @@ class _Round:
         self._model.combine(adapters, sites, weights, self._record.round, columns=columns)
 
     def _calls(self) -> dict[str, Call]:
-        nonce = self._contributions.nonce
-        return {
-            one.signed.site: replace(
-                self._model.call(one.signed.site, self._record.round), nonce=nonce
-            )
-            for one in self._contributions.contributions
-        }
+        told, number = self._contributions, self._record.round
+        sites = dict.fromkeys((*self._sites(), *told.candidates))
+        return {site: replace(self._model.call(site, number), nonce=told.nonce) for site in sites}
 
     def _file(self, site: str, name: str) -> Path:
         return self._place / REPLIES_FOLDER / site / name
 
-    def _statement(self, signed: Signed, name: str, phase: str) -> Mapping[str, Any]:
+    def _statement(self, signed: Signed, phase: Phase) -> Mapping[str, Any]:
         """A kept statement, if it is the one that was signed, by that site, of that round."""
-        site = signed.site
+        site, name = signed.site, STATEMENT_FILES[phase]
         data = self._file(site, name).read_bytes()
         if sha256(data) != signed.statement:
             self.faults.append(f"{site}: {name} is not the statement of its reply")
@@ -246,7 +241,7 @@ class _Round:
 
     def _check_statement(self, one: Contribution, asked: str) -> None:
         site = one.signed.site
-        content = self._statement(one.signed, TRAIN_FILE, "train")
+        content = self._statement(one.signed, "train")
         if content["request"] != asked:
             self.faults.append(f"{site}: it answered another request than this round's")
         if content["arrays"] != {"adapter/packed": _file_sha256(self._file(site, PACKED_FILE))}:
@@ -257,7 +252,7 @@ class _Round:
             if {getattr(one, name), getattr(record, name)} != {numbers[name]}:
                 self.faults.append(f"{site}: its number of {name} is not the one that it stated")
 
-    def _losses(self) -> list[float]:
+    def _losses(self, calls: Mapping[str, Call]) -> list[float]:
         """L_k: as the sites that scored stated them, or as the server noted its own."""
         told = self._contributions
         if not METHODS[self._plan.method].scored:
@@ -266,17 +261,35 @@ class _Round:
         losses = [float("nan") if loss is None else loss for loss in noted]
         if self._plan.validation == "server":
             return losses
-        stated = {
-            signed.site: self._statement(signed, SCORE_FILE, "score")["numbers"]["metrics"]
-            for signed in told.scorers
-        }
+        stated = self._scores(calls)
         rows = [stated[site] for site in told.candidates if site in stated]
+        if {len(row["losses"]) for row in rows} != {len(told.candidates)}:
+            raise RunError(f"there are not {len(told.candidates)} losses of every site that scored")
         table = np.array([[float(loss) for loss in row["losses"]] for row in rows])
         good = [site in self._sites() for site in told.candidates]
         pooled = pool_losses(list(table[:, good]), [row["tokens"] for row in rows])
         if pooled.tolist() != losses:
             self.faults.append("the validation losses are not those that the sites stated")
         return [float(loss) for loss in pooled]
+
+    def _scores(self, calls: Mapping[str, Call]) -> dict[str, Mapping[str, Any]]:
+        """What the sites stated of the candidates, by scoring site."""
+        told = self._contributions
+        hashes = [_file_sha256(self._file(site, PACKED_FILE)) for site in told.candidates]
+        packed = [Spooled(self._file(site, PACKED_FILE)).read() for site in told.candidates]
+        _, request = self._model.scoring_request(calls[told.candidates[0]], packed)
+        asked, named = request_sha256(request), ", ".join(told.candidates)
+        stated = {}
+        for signed in told.scorers:
+            content = self._statement(signed, "score")
+            if content["request"] != asked:
+                self.faults.append(
+                    f"{signed.site}: its losses answer another request than this round's"
+                )
+            if content["config"].get(CANDIDATES) != hashes:
+                self.faults.append(f"{signed.site}: its losses are not of the candidates {named}")
+            stated[signed.site] = content["numbers"]["metrics"]
+        return stated
 
     def _sites(self) -> list[str]:
         return [one.signed.site for one in self._contributions.contributions]
