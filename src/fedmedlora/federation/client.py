@@ -157,13 +157,16 @@ def client_app(desk: Desk) -> ClientApp:
 
 def _introduce(content: RecordDict, desk: Desk, site: str) -> RecordDict:
     """Who this is, and how much it trains on; a site that cannot say will not be able to train."""
+    call = wire.read_call(content)
+    if call is None:
+        raise KeyError("no introduction of this package")
     declared = None
     try:
         # Under secure aggregation a site's size is its own.
         declared = None if desk.secure is not None else desk.worker(site).declared()
     except Exception as error:  # any: see _guarded
         _log(desk.logs, site, error)
-    return wire.introduction(site, declared)
+    return wire.introduction(call, site, declared)
 
 
 def _train(content: RecordDict, desk: Desk, site: str) -> RecordDict:

@@ -3,6 +3,7 @@
 ROUND/contributions.json         always
 ROUND/replies/SITE/packed.npy    with ``plan.keep_replies``: the adapter as it came, if it was
                                  scored or counts
+ROUND/replies/SITE/introduce.json  what the site stated when it joined
 ROUND/replies/SITE/train.json    what the site stated beside it, and signed; or that it failed
 ROUND/replies/SITE/score.json    likewise of its losses, if it was asked to score
 
@@ -28,8 +29,12 @@ from fedmedlora.federation.statements import Phase, Proof
 CONTRIBUTIONS_FILE = "contributions.json"
 REPLIES_FOLDER = "replies"
 PACKED_FILE = "packed.npy"
-STATEMENT_FILES: dict[Phase, str] = {"train": "train.json", "score": "score.json"}
-#: 2: with ``turned``. Those of 1 lack it.
+STATEMENT_FILES: dict[Phase, str] = {
+    "introduce": "introduce.json",
+    "train": "train.json",
+    "score": "score.json",
+}
+#: 2: with ``turned`` and ``declared``. Those of 1 lack them.
 FORMAT = 2
 
 
@@ -87,6 +92,7 @@ class Contributions:
         candidates: sites whose adapters were scored, in the order of the losses.
         scorers: who scored them.
         turned: phase -> what sites stated that does not count, as far as it is kept.
+        declared: what sites stated of their sizes when they joined.
         before: hash of the round before's SHA256SUMS; "" in round 1.
     """
 
@@ -98,6 +104,7 @@ class Contributions:
     candidates: tuple[str, ...] = ()
     scorers: tuple[Signed, ...] = ()
     turned: Mapping[str, tuple[Signed, ...]] = field(default_factory=dict)
+    declared: tuple[Signed, ...] = ()
     before: str = ""
 
     def to_json(self) -> bytes:
@@ -125,6 +132,7 @@ class Contributions:
                     ),
                     "candidates": tuple(content["candidates"]),
                     "scorers": _signed(content["scorers"]),
+                    "declared": _signed(content.get("declared", ())),
                     "turned": {
                         phase: _signed(some) for phase, some in content.get("turned", {}).items()
                     },
@@ -212,6 +220,9 @@ def contributions_of(
             for phase, stated in answers.stated.items()
             if phase in count
         },
+        declared=tuple(
+            signed(site, proof) for site, proof in answers.stated.get("introduce", {}).items()
+        ),
     )
 
 

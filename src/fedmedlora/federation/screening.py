@@ -293,13 +293,20 @@ def _read_update(
         # As it came: its hash is the one that was signed, and that the site's log has.
         packed=spool.put_bytes(content[wire.ARRAYS][wire.PACKED].data),
         before=before,
-        examples=sizes["examples"],
-        tokens=sizes["tokens"],
-        loss_first=_number(metrics.get("loss_first")),
-        loss_last=_number(metrics.get("loss_last")),
-        seconds=_number(metrics.get("seconds")) or 0.0,
-        counts=dict(counts),
+        **{**reported(metrics, counts), **sizes},
     )
+
+
+def reported(metrics: Mapping[str, Any], counts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reply's numbers say of its training, as a site's record has it; not checked."""
+    return {
+        "examples": metrics.get("examples"),
+        "tokens": metrics.get("tokens"),
+        "loss_first": _number(metrics.get("loss_first")),
+        "loss_last": _number(metrics.get("loss_last")),
+        "seconds": _number(metrics.get("seconds")) or 0.0,
+        "counts": dict(counts),
+    }
 
 
 def _read_score(content: RecordDict, *, candidates: Sequence[str]) -> Score:

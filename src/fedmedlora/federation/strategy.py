@@ -191,6 +191,7 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
             site: SiteRecord(status="absent", reason="not connected") for site in self.plan.sites
         }
         self._round.nodes = self._roster.present()
+        self._round.answers.stated["introduce"] = dict(self._roster.proofs)
         for site, most in self._roster.declared.items():
             self._round.note(site, declared={"examples": most.examples, "tokens": most.tokens})
         self._tell("round", round=number, rounds=self.plan.rounds, sites=len(self._round.nodes))

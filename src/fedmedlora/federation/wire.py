@@ -80,20 +80,22 @@ class Call:
         return self.reply or self.manifest
 
 
-def introduction(site: str, declared: Declared | None) -> RecordDict:
+def introduction(call: Call, site: str, declared: Declared | None) -> RecordDict:
     """What a node says when it is asked who it is: its site, and how much that trains on."""
-    content = RecordDict({CONFIG: ConfigRecord({"site": site})})
+    content = RecordDict({CONFIG: _reply_config(call, site)})
     if declared is not None:
         sizes = {"examples": int(declared.examples), "tokens": int(declared.tokens)}
         content[METRICS] = MetricRecord(sizes)
     return content
 
 
-def read_introduction(content: RecordDict) -> tuple[str | None, Declared | None]:
-    """The site that an untrusted node names, and the sizes that it declares, if they are such."""
+def read_introduction(content: RecordDict, run: str) -> tuple[str | None, Declared | None]:
+    """The site that an untrusted node names for a run, and the sizes that it declares, if they are
+    such."""
     config = content.config_records.get(CONFIG, {})
     site = config.get("site")
-    if not isinstance(site, str) or config.get("status", "ok") != "ok":
+    told = config.get("run"), config.get("round"), config.get("status")
+    if not isinstance(site, str) or told != (run, 0, "ok"):
         return None, None
     told = content.metric_records.get(METRICS, {})
     sizes = [told.get(name) for name in ("examples", "tokens")]
