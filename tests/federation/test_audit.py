@@ -233,6 +233,24 @@ def test_a_sites_messages_of_other_federations_are_not_missed_at_this_one(tmp_pa
         compare_ends(check_log(path), check_log(path))
 
 
+def test_logs_without_a_run_in_common_do_not_agree(tmp_path, capsys):
+    path, other = written(tmp_path / "one")
+    strange = AuditLog(tmp_path / "strange.jsonl", owner="hub", role="coordinator")
+    strange.append("sent", site="north", run="elsewhere", round=1, phase="train", sha256="theirs")
+    with pytest.raises(RunError, match="nothing in common"):
+        compare_ends(check_log(path), check_log(strange.path))
+    command = ["site", "audit", str(path), "--against"]
+    assert run_command([*command, str(strange.path)]) == 1
+    told = capsys.readouterr()
+    assert "nothing in common" in told.err
+    assert "agree" not in told.out
+    # A site that only another site's coordinator knows is no common ground either.
+    south = AuditLog(tmp_path / "south.jsonl", owner="south", role="site")
+    south.append("received", run="elsewhere", round=1, phase="introduce", sha256="asked")
+    with pytest.raises(RunError, match="nothing in common"):
+        compare_ends(check_log(south.path), check_log(other))
+
+
 def test_a_signed_log_given_a_head_that_fits_without_the_key_is_found(tmp_path):
     public, stranger = make_key(tmp_path / "key"), make_key(tmp_path / "other")
     path, _ = written(tmp_path, key=tmp_path / "key")

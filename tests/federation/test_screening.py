@@ -97,6 +97,10 @@ ARRAYS = {
     "far more data than claimed": Array(
         "uint16", (MANIFEST.size,), "numpy.ndarray", Array(bf16(packed())).data + b"x" * 10_000
     ),
+    "another header for the same values": Array(
+        "uint16", (MANIFEST.size,), "numpy.ndarray",
+        Array(bf16(packed())).data.replace(b"14,), } ", b"14,) , }"),
+    ),
     "objects": Array("uint16", (MANIFEST.size,), "numpy.ndarray", b"\x93NUMPY\x01\x00\x46\x00"
                      + b"{'descr': '|O', 'fortran_order': False, 'shape': (14,)}".ljust(69) + b"\n"
                      + b"cos\nsystem\n(S'true'\ntR."),
@@ -283,6 +287,8 @@ def test_a_forged_failure_cannot_bring_text_into_the_record(monkeypatch, tmp_pat
         set_metric("losses", 1.0),
         set_metric("tokens", 0),
         set_config("round", 2),
+        set_config("candidates", ["0" * 64] * 3),
+        lambda c: c[wire.CONFIG].pop("candidates"),
         lambda c: c.pop(wire.METRICS),
     ],
 )

@@ -5,29 +5,16 @@ import json
 import pytest
 from federation_toy import SITES, B, Raising, plan, sites, start
 from hostile import keys_in
+from tampering import changed, edit, exchanged, faults_of, run
 from test_methods import PartSite
 
 from fedmedlora.aggregation.methods import METHODS
 from fedmedlora.aggregation.server_optimiser import ServerOptions
 from fedmedlora.cli import run_command
 from fedmedlora.errors import FederationError, RunError
-from fedmedlora.federation.checkpoints import round_name
 from fedmedlora.federation.run import run_federation
-from fedmedlora.federation.sums import sums_sha256, write_sums
 from fedmedlora.federation.verify import federations_in, verify_federation
 from fedmedlora.model.adapter_files import read_adapter, save_adapter
-
-
-def run(folder, keys=(None, ()), *, workers=None, resume=False, **changes):
-    a_plan = plan(**{"keep_replies": True, "public_keys": keys[1], **changes})
-    people = workers or {name: PartSite(name) for name in SITES}
-    return run_federation(
-        a_plan, start(), workers=people, folder=folder, keys=keys[0], resume=resume
-    )
-
-
-def faults_of(folder):
-    return [fault for verdict in verify_federation(folder) for fault in verdict.faults]
 
 
 @pytest.mark.parametrize("wire", ["fp32", "bf16", "int8", "int4"])
@@ -80,39 +67,6 @@ def test_validation_at_the_server_is_taken_as_noted(tmp_path):
 # What is found. Hashes are made anew after each change: they alone would tell.
 
 
-def changed(folder, number, change):
-    """Change a round, and all hashes that say so, those of the rounds after it too."""
-    place = folder / round_name(number)
-    change(place)
-    last = max(int(one.name[6:]) for one in folder.glob("round-????"))
-    write_sums(place)
-    for later in range(number + 1, last + 1):
-        file = folder / round_name(later) / "contributions.json"
-        content = json.loads(file.read_bytes())
-        content["before"] = sums_sha256(folder / round_name(later - 1))
-        file.write_text(json.dumps(content))
-        write_sums(file.parent)
-
-
-def edit(name, change):
-    def apply(place):
-        content = json.loads((place / name).read_bytes())
-        change(content)
-        (place / name).write_text(json.dumps(content))
-
-    return apply
-
-
-def exchanged(one, two):
-    def apply(place):
-        first, second = (place / "replies" / name for name in (one, two))
-        first.rename(place / "between")
-        second.rename(first)
-        (place / "between").rename(second)
-
-    return apply
-
-
 def another_value(place):
     file = place / "replies" / "south" / "packed.npy"
     data = bytearray(file.read_bytes())
@@ -163,7 +117,7 @@ CHANGES = {
     ),
     "recorded tokens": (
         edit("round.json", lambda c: c["sites"]["west"].update(tokens=501)),
-        "west: its number of tokens is not the one that it stated",
+        "west: its record has other tokens than it stated",
     ),
     "a reply gone": (lambda place: (place / "replies/west/packed.npy").unlink(), "No such file"),
 }  # fmt: skip
@@ -201,7 +155,7 @@ def test_losses_are_those_that_the_sites_stated(tmp_path):
 def test_a_flipped_bit_of_any_file_is_found(tmp_path):
     run(tmp_path, keys_in(tmp_path / "keys"), rounds=1, method="fedex-lora")
     files = [path for path in (tmp_path / "round-0001").rglob("*") if path.is_file()]
-    assert len(files) == 13
+    assert len(files) == 16
     for path in files:
         whole = path.read_bytes()
         path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))

@@ -347,7 +347,10 @@ def test_real_notes_leave_nothing_but_the_adapter_counts_and_losses(
         assert names <= {
             "examples", "tokens", "seconds", "loss_first", "loss_last", "losses", "steps"
         }  # fmt: skip
-        assert set(reply["config"]) <= {"run", "round", "site", "status", "manifest", "head"}
+        assert set(reply["config"]) <= {
+            "run", "round", "site", "status", "manifest", "head", "candidates"
+        }  # fmt: skip
+        assert all(len(bytes.fromhex(h)) == 32 for h in reply["config"].get("candidates", []))
 
 
 PLACES = {

@@ -79,7 +79,7 @@ def compare_ends(one: Checked, other: Checked) -> tuple[str, ...]:
         one, other: a site's log and a coordinator's, in either order.
 
     Raises:
-        RunError: they are not.
+        RunError: they are not, or have nothing in common.
     """
     roles = {log.role: log for log in (one, other)}
     if set(roles) != {"site", "coordinator"}:
@@ -88,12 +88,18 @@ def compare_ends(one: Checked, other: Checked) -> tuple[str, ...]:
     runs = {entry.get("run") for entry in coordinator.entries if "run" in entry}
     theirs = [entry for entry in coordinator.entries if entry.get("site") == site.owner]
     ours = [entry for entry in site.entries if entry.get("run") in runs]
-    return (
+    faults = (
         *_faults_of_heads(site, theirs, "the coordinator"),
         *_faults_of_heads(coordinator, ours, site.owner),
         *_unmatched(theirs, ours, f"the coordinator's log, not in {site.owner}'s"),
         *_unmatched(ours, theirs, f"{site.owner}'s log, not in the coordinator's"),
     )
+    if not faults and not {one.get("run") for one in theirs} & {one.get("run") for one in ours}:
+        raise RunError(
+            "the two logs have nothing in common: there is no run in which both ends took part; "
+            "give the logs of one run"
+        )
+    return faults
 
 
 def _faults_of_heads(log: Checked, entries: list[Mapping[str, Any]], keeper: str) -> Iterator[str]:

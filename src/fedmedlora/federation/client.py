@@ -103,15 +103,16 @@ class Desk:
             log = AuditLog(path, owner=site, role="site", key=key)
         return SiteEnd(key=key, log=log)
 
-    def check_run(self, call: wire.Call) -> None:
+    def check_run(self, content: RecordDict) -> None:
         """Refuse a request of another federation, or of another study file.
 
         Raises:
             ConfigError: it is one.
         """
-        if self.run and call.run != self.run:
+        run = content.config_records.get(wire.CONFIG, {}).get("run")
+        if self.run and run != self.run:
             raise ConfigError(
-                f"the request is of run {call.run[:160]!r}, and this site takes part in {self.run}:"
+                f"the request is of run {str(run)[:160]!r}, and this site takes part in {self.run}:"
                 " another federation, or another study file"
             )
 
@@ -158,18 +159,20 @@ def client_app(desk: Desk) -> ClientApp:
 
 def _introduce(content: RecordDict, desk: Desk, site: str) -> RecordDict:
     """Who this is, and how much it trains on; a site that cannot say will not be able to train."""
+    call = wire.read_call(content)
+    if call is None:
+        raise KeyError("no introduction of this package")
     declared = None
     try:
         # Under secure aggregation a site's size is its own.
         declared = None if desk.secure is not None else desk.worker(site).declared()
     except Exception as error:  # any: see _guarded
         _log(desk.logs, site, error)
-    return wire.introduction(site, declared)
+    return wire.introduction(call, site, declared)
 
 
 def _train(content: RecordDict, desk: Desk, site: str) -> RecordDict:
     call, adapter = wire.read_request(content)
-    desk.check_run(call)
     check_adapter(adapter.tensors, adapter.manifest)
     masked = desk.secure_site(site)
     if masked is not None:  # first: the training may be in vain
@@ -206,10 +209,10 @@ def _score(content: RecordDict, desk: Desk, site: str) -> RecordDict:
     if desk.secure is not None:
         raise FederationError("under secure aggregation a site scores its own adapter alone")
     call, candidates = wire.read_scoring_request(content)
-    desk.check_run(call)
     for candidate in candidates:
         check_adapter(candidate.tensors, candidate.manifest)
-    return wire.losses_reply(call, site, desk.worker(site).losses(candidates))
+    losses = desk.worker(site).losses(candidates)
+    return wire.losses_reply(call, site, losses, candidates=wire.candidates_sha256(content))
 
 
 def _guarded(
@@ -229,6 +232,7 @@ def _guarded(
         site = desk.site(context)
         end = desk.end(site)
         request = end.receive(message.content, phase)
+        desk.check_run(message.content)  # before anything of it is read
         content = answer(message.content, desk, site)
         end.seal(content, phase=phase, request=request)
     except KeyboardInterrupt:

@@ -1,9 +1,11 @@
 """Whose work a round's adapter is made of: every contribution by site, weight, hashes, signature.
 
 ROUND/contributions.json         always
-ROUND/replies/SITE/packed.npy    with ``plan.keep_replies``: the adapter as it came
-ROUND/replies/SITE/train.json    what the site stated beside it, and signed
-ROUND/replies/SITE/score.json    likewise of its losses, if it scored
+ROUND/replies/SITE/packed.npy    with ``plan.keep_replies``: the adapter as it came, if it was
+                                 scored or counts
+ROUND/replies/SITE/introduce.json  what the site stated when it joined
+ROUND/replies/SITE/train.json    what the site stated beside it, and signed; or that it failed
+ROUND/replies/SITE/score.json    likewise of its losses, if it was asked to score
 
 Hashes of packed.npy and train.json are the ones in the site's own audit log.
 """
@@ -12,22 +14,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fedmedlora.durable import write_bytes
 from fedmedlora.errors import RunError
 from fedmedlora.federation.plan import FederationPlan, SiteRecord
-from fedmedlora.federation.screening import Candidate, Score
+from fedmedlora.federation.screening import Candidate, Score, Turned
 from fedmedlora.federation.signing import is_signed
-from fedmedlora.federation.statements import Proof
+from fedmedlora.federation.statements import Phase, Proof
 
 CONTRIBUTIONS_FILE = "contributions.json"
 REPLIES_FOLDER = "replies"
-PACKED_FILE, TRAIN_FILE, SCORE_FILE = "packed.npy", "train.json", "score.json"
-FORMAT = 1
+PACKED_FILE = "packed.npy"
+STATEMENT_FILES: dict[Phase, str] = {
+    "introduce": "introduce.json",
+    "train": "train.json",
+    "score": "score.json",
+}
+#: 2: with ``turned`` and ``declared``. Those of 1 lack them.
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,8 @@ class Contributions:
         contributions: in the order of the sum.
         candidates: sites whose adapters were scored, in the order of the losses.
         scorers: who scored them.
+        turned: phase -> what sites stated that does not count, as far as it is kept.
+        declared: what sites stated of their sizes when they joined.
         before: hash of the round before's SHA256SUMS; "" in round 1.
     """
 
@@ -93,6 +103,8 @@ class Contributions:
     contributions: tuple[Contribution, ...]
     candidates: tuple[str, ...] = ()
     scorers: tuple[Signed, ...] = ()
+    turned: Mapping[str, tuple[Signed, ...]] = field(default_factory=dict)
+    declared: tuple[Signed, ...] = ()
     before: str = ""
 
     def to_json(self) -> bytes:
@@ -109,7 +121,7 @@ class Contributions:
         place = folder / CONTRIBUTIONS_FILE
         try:
             content = json.loads(place.read_bytes())
-            if content.pop("format") != FORMAT:
+            if content.pop("format") not in (1, FORMAT):
                 raise ValueError("another release made it")
             return cls(
                 **{
@@ -119,11 +131,44 @@ class Contributions:
                         for one in content["contributions"]
                     ),
                     "candidates": tuple(content["candidates"]),
-                    "scorers": tuple(Signed(**one) for one in content["scorers"]),
+                    "scorers": _signed(content["scorers"]),
+                    "declared": _signed(content.get("declared", ())),
+                    "turned": {
+                        phase: _signed(some) for phase, some in content.get("turned", {}).items()
+                    },
                 }
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(f"{place} cannot be read") from error
+
+
+def _signed(content: Iterable[Mapping[str, Any]]) -> tuple[Signed, ...]:
+    return tuple(Signed(**one) for one in content)
+
+
+@dataclass
+class Answers:
+    """What came in a round and was its site's own.
+
+    Attributes:
+        trained: site -> its adapter, if it passed by itself.
+        scored: sites whose adapters were scored, in the order of the losses.
+        scores: what the sites found of them, by scoring site.
+        stated: phase -> what sites stated, good or failed; what was refused unread is not there.
+    """
+
+    trained: dict[str, Candidate] = field(default_factory=dict)
+    scored: tuple[str, ...] = ()
+    scores: dict[str, Score] = field(default_factory=dict)
+    stated: dict[Phase, dict[str, Proof]] = field(default_factory=dict)
+
+    def state(
+        self, phase: Phase, good: Mapping[str, Candidate | Score], turned: Mapping[str, Turned]
+    ) -> None:
+        """Note what the sites stated in a phase, as it was screened."""
+        told = {site: one.proof for site, one in good.items()}
+        failed = {site: one.proof for site, one in turned.items() if one.proof is not None}
+        self.stated[phase] = {**told, **failed}
 
 
 def contributions_of(
@@ -133,8 +178,7 @@ def contributions_of(
     nonce: str,
     records: Mapping[str, SiteRecord],
     candidates: Mapping[str, Candidate],
-    scored: tuple[str, ...],
-    scores: Mapping[str, Score],
+    answers: Answers,
 ) -> Contributions:
     """Those of a round that was just combined.
 
@@ -144,8 +188,7 @@ def contributions_of(
         nonce: of its requests.
         records: of all sites, with their weights.
         candidates: what was combined, in that order.
-        scored: the sites whose adapters were scored, in the order of the losses.
-        scores: by those who scored.
+        answers: all that came.
     """
     keys = dict(plan.public_keys)
 
@@ -154,6 +197,7 @@ def contributions_of(
             site, proof.sha256, proof.signature if site in keys else "", keys.get(site, "")
         )
 
+    count: dict[Phase, Iterable[str]] = {"train": candidates, "score": answers.scores}
     return Contributions(
         run=plan.run_id,
         round=number,
@@ -169,21 +213,35 @@ def contributions_of(
             )
             for site, one in candidates.items()
         ),
-        candidates=scored,
-        scorers=tuple(signed(site, score.proof) for site, score in scores.items()),
+        candidates=answers.scored,
+        scorers=tuple(signed(site, score.proof) for site, score in answers.scores.items()),
+        turned={
+            phase: tuple(signed(s, proof) for s, proof in stated.items() if s not in count[phase])
+            for phase, stated in answers.stated.items()
+            if phase in count
+        },
+        declared=tuple(
+            signed(site, proof) for site, proof in answers.stated.get("introduce", {}).items()
+        ),
     )
 
 
-def kept_files(
-    candidates: Mapping[str, Candidate], scores: Mapping[str, Score]
-) -> dict[str, bytes | Path]:
-    """What of a round's replies is kept: path in its ``replies`` -> content, or a file to move."""
-    files: dict[str, bytes | Path] = {}
-    for site, candidate in candidates.items():
-        files[f"{site}/{PACKED_FILE}"] = candidate.packed.path
-        files[f"{site}/{TRAIN_FILE}"] = candidate.proof.statement
-    for site, score in scores.items():
-        files[f"{site}/{SCORE_FILE}"] = score.proof.statement
+def kept_files(combined: Iterable[str], answers: Answers) -> dict[str, bytes | Path]:
+    """What of a round's replies is kept: path in its ``replies`` -> content, or a file to move.
+
+    Args:
+        combined: sites whose adapters count.
+        answers: all that came.
+    """
+    packed = {*combined, *answers.scored}
+    files: dict[str, bytes | Path] = {
+        f"{site}/{PACKED_FILE}": one.packed.path
+        for site, one in answers.trained.items()
+        if site in packed
+    }
+    for phase, stated in answers.stated.items():
+        for site, proof in stated.items():
+            files[f"{site}/{STATEMENT_FILES[phase]}"] = proof.statement
     return files
 
 

@@ -112,7 +112,7 @@ class CoordinatorEnd:
 
     def introduction(self) -> RecordDict:
         """A request to say which site one is; the same for all nodes, never the same again."""
-        config = {"run": self._run, "nonce": secrets.token_hex(16)}
+        config = {"run": self._run, "round": 0, "nonce": secrets.token_hex(16)}
         return RecordDict({wire.CONFIG: ConfigRecord(config)})
 
     def address(self, content: RecordDict, *, phase: Phase, site: str) -> None:

@@ -16,7 +16,7 @@ from fedmedlora.federation.ends import CoordinatorEnd
 from fedmedlora.federation.flower import Message
 from fedmedlora.federation.grid import CountedGrid
 from fedmedlora.federation.plan import Declared, FederationPlan, OnEvent
-from fedmedlora.federation.statements import request_sha256
+from fedmedlora.federation.statements import Proof, request_sha256
 
 ASK_AGAIN_S = 0.2
 #: A node makes its site ready before it answers: a backbone may have to be loaded.
@@ -31,6 +31,7 @@ class Roster:
     Attributes:
         declared: site -> the most that it trains on in a round, as it first said in this run,
             however often the coordinator was started.
+        proofs: site -> what it stated then.
 
     Args:
         plan: says which sites are expected, and how long to wait.
@@ -59,7 +60,7 @@ class Roster:
         self._question = self._end.introduction()
         self._asked = request_sha256(self._question)
         self._sites: dict[int, str] = {}
-        self.declared = {} if kept is None else _recalled(kept)
+        self.declared, self.proofs = ({}, {}) if kept is None else _recalled(kept)
         self._begun = False
 
     def site(self, node: int) -> str:
@@ -114,11 +115,11 @@ class Roster:
         node = reply.metadata.src_node_id
         if reply.has_error() or node not in here:
             return
-        site, declared = wire.read_introduction(reply.content)
+        site, declared = wire.read_introduction(reply.content, self._plan.run_id)
         if site is None or site not in self._plan.sites:
             return
         try:
-            self._end.check(reply.content, site, phase="introduce", request=self._asked)
+            proof = self._end.check(reply.content, site, phase="introduce", request=self._asked)
         except FederationError:
             if self._on_event is not None:
                 self._on_event("not-believed", site=site)
@@ -132,7 +133,7 @@ class Roster:
         self._sites[node] = site
         self._end.admit(site, node)
         if declared is not None and site not in self.declared:
-            self.declared[site] = declared
+            self.declared[site], self.proofs[site] = declared, proof
             self._keep()
         if self._on_event is not None:
             self._on_event("joined", site=site)
@@ -140,7 +141,14 @@ class Roster:
     def _keep(self) -> None:
         if self._kept is None:
             return
-        content = {site: asdict(most) for site, most in self.declared.items()}
+        content = {
+            site: {
+                **asdict(most),
+                "statement": self.proofs[site].statement.decode(),
+                "signature": self.proofs[site].signature,
+            }
+            for site, most in self.declared.items()
+        }
         try:
             self._kept.parent.mkdir(parents=True, exist_ok=True)
             replace_bytes(self._kept, json.dumps(content, indent=1).encode())
@@ -148,15 +156,20 @@ class Roster:
             raise RunError(f"cannot write {self._kept}: {error.strerror}") from error
 
 
-def _recalled(file: Path) -> dict[str, Declared]:
+def _recalled(file: Path) -> tuple[dict[str, Declared], dict[str, Proof]]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        return {
+        declared = {
             str(site): Declared(int(most["examples"]), int(most["tokens"]))
             for site, most in content.items()
         }
+        proofs = {
+            str(site): Proof(most["statement"].encode(), str(most["signature"]))
+            for site, most in content.items()
+        }
+        return declared, proofs
     except FileNotFoundError:
-        return {}
+        return {}, {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(
             f"{file}, which holds what the sites declared when they joined, cannot be read; the "

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
@@ -19,7 +19,7 @@ from fedmedlora.federation import wire
 from fedmedlora.federation.flower import Message, RecordDict
 from fedmedlora.federation.plan import Declared, Status
 from fedmedlora.federation.spool import Spool, Spooled
-from fedmedlora.federation.statements import Proof
+from fedmedlora.federation.statements import HEAD, Proof
 from fedmedlora.model.adapter import Adapter, Manifest, check_adapter
 from fedmedlora.model.packing import unpack_update
 
@@ -35,10 +35,6 @@ class Check(Protocol):
     """
 
     def __call__(self, content: RecordDict, site: str, /) -> Proof: ...
-
-
-def _unchecked(content: RecordDict, site: str, /) -> Proof:
-    return _NO_PROOF
 
 
 @dataclass(frozen=True)
@@ -61,6 +57,11 @@ class Candidate:
     counts: Mapping[str, int | float]
     proof: Proof = _NO_PROOF
 
+    @property
+    def sha256(self) -> str:
+        """Of the packed adapter, as its site stated it."""
+        return str(self.proof.said["arrays"][f"{wire.ARRAYS}/{wire.PACKED}"])
+
     def adapter(self, call: wire.Call) -> Adapter:
         """Unpacked."""
         manifest = Manifest.from_json(call.reply_manifest)
@@ -78,10 +79,17 @@ class Score:
 
 @dataclass(frozen=True)
 class Turned:
-    """A site whose answer does not count, and why."""
+    """A site whose answer does not count, and why.
+
+    Attributes:
+        status: not ok.
+        reason: in words that may stand in a record.
+        proof: what it said, if that is a failure and nothing else.
+    """
 
     status: Status
     reason: str
+    proof: Proof | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,7 @@ def screen_updates(
     before: Callable[[wire.Call], Adapter | None],
     spool: Spool,
     declared: Mapping[str, Declared],
-    check: Check = _unchecked,
+    check: Check,
 ) -> tuple[dict[str, Candidate], dict[str, Turned]]:
     """Sort the replies to a training request.
 
@@ -132,10 +140,11 @@ def screen_scores(
     nodes: Mapping[int, str],
     calls: Mapping[str, wire.Call],
     *,
-    candidates: int,
-    check: Check = _unchecked,
+    candidates: Sequence[str],
+    check: Check,
 ) -> tuple[dict[str, Score], dict[str, Turned]]:
-    """Sort the replies to a scoring request of so many candidates; see ``screen_updates``."""
+    """Sort the replies to a scoring request of candidates that have these hashes; see
+    ``screen_updates``."""
 
     def read(content: RecordDict, site: str) -> Score:
         return _read_score(content, candidates=candidates)
@@ -158,7 +167,7 @@ def screen_answers(
     calls: Mapping[str, wire.Call],
     *,
     read: Callable[[RecordDict, str], Any],
-    check: Check = _unchecked,
+    check: Check,
 ) -> tuple[dict[str, Answer], dict[str, Turned]]:
     """Sort replies that ``read`` reads or refuses (FederationError); see ``screen_updates``."""
 
@@ -212,7 +221,8 @@ def _one(
         proof = check(reply.content, site)
         failure = _check_answer(wire.settings(reply.content), site, call)
         if failure:
-            return Turned("failed", failure)
+            said = failure_in(proof.said, call) == failure
+            return Turned("failed", failure, proof if said else None)
         return replace(read(reply.content, site), proof=proof)
     except (FederationError, AdapterError) as error:
         return Turned("refused", str(error))
@@ -227,10 +237,23 @@ def _check_answer(config: Mapping[str, Any], site: str, call: wire.Call) -> str 
             re.sub(r"[^a-z0-9-]", "?", str(config.get(key, "?")))[:20]
             for key in ("code", "incident")
         )
-        return f"{code} (incident {incident} in the site's own log)"
+        return _failed(code, incident)
     if config.get("run") != call.run or config.get("round") != call.round:
         raise FederationError(f"it does not answer round {call.round} of this run")
     return None
+
+
+def _failed(code: object, incident: object) -> str:
+    return f"{code} (incident {incident} in the site's own log)"
+
+
+def failure_in(said: Mapping[str, Any], call: wire.Call) -> str:
+    """The failure that a statement tells in this round, and nothing else; "" if it is another."""
+    config = dict(said["config"])
+    config.pop(HEAD, None)
+    told = [config.pop(key, None) for key in ("code", "incident")]
+    rest = {"run": call.run, "round": call.round, "site": config.get("site"), "status": "failed"}
+    return "" if said["arrays"] or said["numbers"] or config != rest else _failed(*told)
 
 
 def _read_sizes(content: RecordDict, declared: Declared | None) -> dict[str, int]:
@@ -270,20 +293,29 @@ def _read_update(
         # As it came: its hash is the one that was signed, and that the site's log has.
         packed=spool.put_bytes(content[wire.ARRAYS][wire.PACKED].data),
         before=before,
-        examples=sizes["examples"],
-        tokens=sizes["tokens"],
-        loss_first=_number(metrics.get("loss_first")),
-        loss_last=_number(metrics.get("loss_last")),
-        seconds=_number(metrics.get("seconds")) or 0.0,
-        counts=dict(counts),
+        **{**reported(metrics, counts), **sizes},
     )
 
 
-def _read_score(content: RecordDict, *, candidates: int) -> Score:
+def reported(metrics: Mapping[str, Any], counts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reply's numbers say of its training, as a site's record has it; not checked."""
+    return {
+        "examples": metrics.get("examples"),
+        "tokens": metrics.get("tokens"),
+        "loss_first": _number(metrics.get("loss_first")),
+        "loss_last": _number(metrics.get("loss_last")),
+        "seconds": _number(metrics.get("seconds")) or 0.0,
+        "counts": dict(counts),
+    }
+
+
+def _read_score(content: RecordDict, *, candidates: Sequence[str]) -> Score:
+    if wire.settings(content).get(wire.CANDIDATES) != list(candidates):
+        raise FederationError("its losses are not said to be of the candidates that it was sent")
     metrics = wire.numbers(content, wire.METRICS)
     losses = metrics.get("losses")
-    if not isinstance(losses, list) or len(losses) != candidates:
-        raise FederationError(f"it does not hold {candidates} losses")
+    if not isinstance(losses, list) or len(losses) != len(candidates):
+        raise FederationError(f"it does not hold {len(candidates)} losses")
     if not any(math.isfinite(loss) for loss in losses):
         raise FederationError("none of its losses is finite")
     return Score(tuple(float(loss) for loss in losses), _size(metrics, "tokens"))

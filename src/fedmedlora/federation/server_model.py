@@ -130,6 +130,13 @@ class ServerModel:
         for site, call in calls.items():
             yield site, wire.request(call, arrays(call.manifest), residual=residual)
 
+    def scoring_request(
+        self, call: wire.Call, packed: Sequence[NDArray[Any]]
+    ) -> tuple[wire.Call, RecordDict]:
+        """A request to score the replies to a call of the latest requests, and its own call."""
+        scoring = wire.Call(call.run, call.round, call.reply_manifest, call.wire, nonce=call.nonce)
+        return scoring, wire.scoring_request(scoring, packed, before=self.before(call))
+
     def before(self, call: wire.Call) -> Adapter | None:
         """What the replies to a call of the latest requests are differences to, if they are."""
         sent = self._sent.get(call.manifest)

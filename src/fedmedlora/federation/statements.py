@@ -7,6 +7,7 @@ exchanged: its numbers, its adapter, its site, its round, its run, and what it a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,12 @@ class Proof:
     def sha256(self) -> str:
         """Of the statement: what both ends' audit logs know a reply by."""
         return sha256(self.statement)
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """The statement, read."""
+        said: dict[str, Any] = json.loads(self.statement)
+        return said
 
 
 def request_sha256(content: RecordDict, arrays: Mapping[str, str] | None = None) -> str:

@@ -24,7 +24,7 @@ from fedmedlora.errors import FederationError
 from fedmedlora.federation import checkpoints, wire
 from fedmedlora.federation.audit import AuditLog
 from fedmedlora.federation.client import SMALL_STAGES
-from fedmedlora.federation.contributions import contributions_of, kept_files
+from fedmedlora.federation.contributions import Answers, contributions_of, kept_files
 from fedmedlora.federation.ends import CoordinatorEnd
 from fedmedlora.federation.flower import (
     ArrayRecord,
@@ -48,7 +48,6 @@ from fedmedlora.federation.plan import (
 from fedmedlora.federation.roster import Roster
 from fedmedlora.federation.screening import (
     Candidate,
-    Score,
     Turned,
     masked_candidate,
     screen_answers,
@@ -86,8 +85,7 @@ class Round:
         nodes: node id -> site, of those that were asked to train.
         started: monotonic time.
         sites: what is known so far, for every expected site.
-        scored: sites whose adapters were scored, in the order of the losses.
-        scores: what they found, by scoring site.
+        answers: what came of them.
         secure: what secure aggregation came to.
     """
 
@@ -97,8 +95,7 @@ class Round:
     nodes: dict[int, str] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     sites: dict[str, SiteRecord] = field(default_factory=dict)
-    scored: tuple[str, ...] = ()
-    scores: dict[str, Score] = field(default_factory=dict)
+    answers: Answers = field(default_factory=Answers)
     secure: Mapping[str, Any] | None = None
 
     def note(self, site: str, **facts: object) -> None:
@@ -194,6 +191,7 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
             site: SiteRecord(status="absent", reason="not connected") for site in self.plan.sites
         }
         self._round.nodes = self._roster.present()
+        self._round.answers.stated["introduce"] = dict(self._roster.proofs)
         for site, most in self._roster.declared.items():
             self._round.note(site, declared={"examples": most.examples, "tokens": most.tokens})
         self._tell("round", round=number, rounds=self.plan.rounds, sites=len(self._round.nodes))
@@ -266,6 +264,8 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
             check=partial(self._end.check, phase="train"),
         )
         self._count("train")
+        current.answers.trained = dict(candidates)
+        current.answers.state("train", candidates, turned)
         for site, candidate in candidates.items():
             self._admit(site, candidate)
         # The plan's order, not that of arrival: it is the order of the sums.
@@ -439,15 +439,10 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
     ) -> tuple[list[list[float]], list[int]]:
         """Every admitted site scores every candidate; rows of losses, and tokens counted."""
         first = self._round.calls[next(iter(candidates))]
-        call = wire.Call(
-            first.run, first.round, first.reply_manifest, first.wire, nonce=first.nonce
+        call, content = self.model.scoring_request(
+            first, [candidate.packed.read() for candidate in candidates.values()]
         )
         nodes = {node: site for node, site in self._round.nodes.items() if site in candidates}
-        content = wire.scoring_request(
-            call,
-            [candidate.packed.read() for candidate in candidates.values()],
-            before=self.model.before(first),
-        )
         messages = (
             self._message("score", content, site=site, node=node) for node, site in nodes.items()
         )
@@ -457,11 +452,12 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
             replies,
             nodes,
             calls,
-            candidates=len(candidates),
+            candidates=[one.sha256 for one in candidates.values()],
             check=partial(self._end.check, phase="score"),
         )
         self._count("score")
-        self._round.scored, self._round.scores = tuple(candidates), scores
+        self._round.answers.scored, self._round.answers.scores = tuple(candidates), scores
+        self._round.answers.state("score", scores, turned)
         for site in scores:
             self._round.note(site, scoring="ok")
         for site, fate in turned.items():
@@ -515,10 +511,9 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
                 nonce=current.nonce,
                 records=current.sites,
                 candidates=candidates,
-                scored=current.scored,
-                scores=current.scores,
+                answers=current.answers,
             ),
-            kept=kept_files(candidates, current.scores) if self.plan.keep_replies else {},
+            kept=kept_files(candidates, current.answers) if self.plan.keep_replies else {},
         )
         self.records.append(record)
         self._tell("round-done", record=record)

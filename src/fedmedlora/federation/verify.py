@@ -8,7 +8,6 @@ another machine; how far is told.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,25 +20,21 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedmedlora.aggregation.methods import METHODS, ServerState
 from fedmedlora.aggregation.weights import pool_losses
-from fedmedlora.canonical import sha256
 from fedmedlora.errors import AdapterError, FederationError, RunError
 from fedmedlora.federation import checkpoints
 from fedmedlora.federation.contributions import (
     PACKED_FILE,
-    REPLIES_FOLDER,
-    SCORE_FILE,
-    TRAIN_FILE,
     Contribution,
     Contributions,
-    Signed,
 )
 from fedmedlora.federation.plan import FederationPlan, RoundRecord
 from fedmedlora.federation.server_model import ServerModel
 from fedmedlora.federation.spool import Spool, Spooled
+from fedmedlora.federation.stated import Statements
 from fedmedlora.federation.statements import request_sha256
 from fedmedlora.federation.sums import check_sums, file_sha256
 from fedmedlora.federation.updates import packed_replies, robust_inputs
-from fedmedlora.federation.wire import Call, array_in
+from fedmedlora.federation.wire import CANDIDATES, Call, array_in
 from fedmedlora.model.adapter import Adapter, Manifest, check_adapter
 from fedmedlora.model.adapter_files import read_adapter
 from fedmedlora.model.packing import array_of, unpack_update
@@ -127,10 +122,11 @@ def _verify_round(
         lost = RoundVerdict(number, (), 0, "", "", (*faults, _told(error)))
         return lost, before
     sites = tuple(one.signed.site for one in contributions.contributions)
-    again = _Round(plan, ServerModel(plan, initial, before), place, record, contributions)
+    statements = Statements(place, plan, record, contributions)
+    again = _Round(plan, ServerModel(plan, initial, before), statements, record, contributions)
     made = ""
     try:
-        again.check_sites()
+        again.check_sites(number)
         model = again.combine()
         made = model.trainable.sha256
         faults += again.faults
@@ -158,24 +154,23 @@ class _Round:
         self,
         plan: FederationPlan,
         model: ServerModel,
-        place: Path,
+        statements: Statements,
         record: RoundRecord,
         contributions: Contributions,
     ) -> None:
-        self.faults: list[str] = []
-        self._plan, self._model, self._place = plan, model, place
+        self.faults = statements.faults
+        self._plan, self._model, self._statements = plan, model, statements
         self._record, self._contributions = record, contributions
-        self._keys = dict(plan.public_keys)
 
-    def check_sites(self) -> None:
+    def check_sites(self, number: int) -> None:
         """That the record and the contributions tell of the same sites, run and round."""
-        told = self._contributions
-        if (told.run, told.round, told.method) != (
-            self._plan.run_id,
-            self._record.round,
-            self._plan.method,
-        ):
+        told, plan = self._contributions, self._plan
+        if (told.run, told.round, told.method) != (plan.run_id, number, plan.method):
             self.faults.append("its contributions are to another run, round or method")
+        if (self._record.round, self._record.method) != (number, plan.method):
+            self.faults.append("its record is of another round or method")
+        if tuple(self._record.sites) != plan.sites:
+            self.faults.append("its record has other sites than the plan")
         counted = [name for name, site in self._record.sites.items() if site.status == "ok"]
         if counted != [one.signed.site for one in told.contributions]:
             self.faults.append("its record counts other sites than its contributions")
@@ -183,14 +178,15 @@ class _Round:
     def combine(self) -> ServerModel:
         """The model after the round, from the replies."""
         told = self._contributions
-        if told.contributions and not (self._place / REPLIES_FOLDER).exists():
+        if told.contributions and not self._statements.are_kept:
             raise RunError("its replies were not kept (federation.keep_replies)")
         calls = self._calls()
+        self._statements.check({site: call.reply_manifest for site, call in calls.items()})
         # Also what differences are differences to.
         asked = {site: request_sha256(one) for site, one in self._model.requests(calls)}
         for one in told.contributions:
             self._check_statement(one, asked[one.signed.site])
-        losses = self._losses()
+        losses = self._losses(calls)
         with tempfile.TemporaryDirectory() as folder:
             self._step(losses, calls, Spool(Path(folder) / "sent"))
         return self._model
@@ -199,8 +195,7 @@ class _Round:
         """Weigh the replies and combine them; ``spool`` is for what was sent."""
         told = self._contributions
         replies = {
-            one.signed.site: Spooled(self._file(one.signed.site, PACKED_FILE))
-            for one in told.contributions
+            one.signed.site: Spooled(self._packed(one.signed.site)) for one in told.contributions
         }
         weights, columns = robust_inputs(
             self._plan.robust,
@@ -215,48 +210,22 @@ class _Round:
         self._model.combine(adapters, sites, weights, self._record.round, columns=columns)
 
     def _calls(self) -> dict[str, Call]:
-        nonce = self._contributions.nonce
-        return {
-            one.signed.site: replace(
-                self._model.call(one.signed.site, self._record.round), nonce=nonce
-            )
-            for one in self._contributions.contributions
-        }
+        told, number = self._contributions, self._record.round
+        sites = dict.fromkeys((*self._sites(), *told.candidates))
+        return {site: replace(self._model.call(site, number), nonce=told.nonce) for site in sites}
 
-    def _file(self, site: str, name: str) -> Path:
-        return self._place / REPLIES_FOLDER / site / name
-
-    def _statement(self, signed: Signed, name: str, phase: str) -> Mapping[str, Any]:
-        """A kept statement, if it is the one that was signed, by that site, of that round."""
-        site = signed.site
-        data = self._file(site, name).read_bytes()
-        if sha256(data) != signed.statement:
-            self.faults.append(f"{site}: {name} is not the statement of its reply")
-        if signed.public_key != self._keys.get(site, ""):
-            self.faults.append(f"{site}: it was checked with another key than the plan's")
-        elif not signed.fits(data):
-            self.faults.append(f"{site}: its signature does not fit {name}")
-        content = json.loads(data)
-        config: dict[str, Any] = content["config"]
-        wanted = {"run": self._plan.run_id, "round": self._record.round, "site": site}
-        if content["phase"] != phase or wanted != {key: config.get(key) for key in wanted}:
-            self.faults.append(f"{site}: {name} is of another run, round, site or phase")
-        return dict(content)
+    def _packed(self, site: str) -> Path:
+        return self._statements.file(site, PACKED_FILE)
 
     def _check_statement(self, one: Contribution, asked: str) -> None:
         site = one.signed.site
-        content = self._statement(one.signed, TRAIN_FILE, "train")
+        content = self._statements.read(one.signed, "train")
         if content["request"] != asked:
             self.faults.append(f"{site}: it answered another request than this round's")
-        if content["arrays"] != {"adapter/packed": file_sha256(self._file(site, PACKED_FILE))}:
+        if content["arrays"] != {"adapter/packed": file_sha256(self._packed(site))}:
             self.faults.append(f"{site}: {PACKED_FILE} is not the adapter that it stated")
-        numbers = content["numbers"]["metrics"]
-        record = self._record.sites[site]
-        for name in ("examples", "tokens"):
-            if {getattr(one, name), getattr(record, name)} != {numbers[name]}:
-                self.faults.append(f"{site}: its number of {name} is not the one that it stated")
 
-    def _losses(self) -> list[float]:
+    def _losses(self, calls: Mapping[str, Call]) -> list[float]:
         """L_k: as the sites that scored stated them, or as the server noted its own."""
         told = self._contributions
         if not METHODS[self._plan.method].scored:
@@ -265,11 +234,10 @@ class _Round:
         losses = [float("nan") if loss is None else loss for loss in noted]
         if self._plan.validation == "server":
             return losses
-        stated = {
-            signed.site: self._statement(signed, SCORE_FILE, "score")["numbers"]["metrics"]
-            for signed in told.scorers
-        }
+        stated = self._scores(calls)
         rows = [stated[site] for site in told.candidates if site in stated]
+        if {len(row["losses"]) for row in rows} != {len(told.candidates)}:
+            raise RunError(f"there are not {len(told.candidates)} losses of every site that scored")
         table = np.array([[float(loss) for loss in row["losses"]] for row in rows])
         good = [site in self._sites() for site in told.candidates]
         pooled = pool_losses(list(table[:, good]), [row["tokens"] for row in rows])
@@ -277,11 +245,31 @@ class _Round:
             self.faults.append("the validation losses are not those that the sites stated")
         return [float(loss) for loss in pooled]
 
+    def _scores(self, calls: Mapping[str, Call]) -> dict[str, Mapping[str, Any]]:
+        """What the sites stated of the candidates, by scoring site."""
+        told = self._contributions
+        files = [self._packed(site) for site in told.candidates]
+        hashes = [file_sha256(path) for path in files]
+        packed = [Spooled(path).read() for path in files]
+        _, request = self._model.scoring_request(calls[told.candidates[0]], packed)
+        asked, named = request_sha256(request), ", ".join(told.candidates)
+        stated = {}
+        for signed in told.scorers:
+            content = self._statements.read(signed, "score")
+            if content["request"] != asked:
+                self.faults.append(
+                    f"{signed.site}: its losses answer another request than this round's"
+                )
+            if content["config"].get(CANDIDATES) != hashes:
+                self.faults.append(f"{signed.site}: its losses are not of the candidates {named}")
+            stated[signed.site] = content["numbers"]["metrics"]
+        return stated
+
     def _sites(self) -> list[str]:
         return [one.signed.site for one in self._contributions.contributions]
 
     def _adapter(self, one: Contribution, call: Call) -> Adapter:
-        data = self._file(one.signed.site, PACKED_FILE).read_bytes()
+        data = self._packed(one.signed.site).read_bytes()
         manifest = Manifest.from_json(call.reply_manifest)
         packed = array_in(data, *array_of(call.wire, manifest.size))
         adapter = unpack_update(packed, manifest, call.wire, self._model.before(call))

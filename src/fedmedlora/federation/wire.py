@@ -7,6 +7,7 @@ adapter; nothing else leaves a site.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -40,9 +41,10 @@ from fedmedlora.model.packing import (
 
 ARRAYS, PACKED, CONFIG, METRICS, COUNTS = "adapter", "packed", "config", "metrics", "counts"
 RESIDUAL, BEFORE = "residual", "before"
+#: Key of the config record of losses: the hashes of what they are of.
+CANDIDATES = "candidates"
 COUNT_NAME = re.compile(r"[A-Za-z0-9_./-]{1,64}")
 MOST_COUNTS = 256
-_HEADER = 4096  # bytes; more than numpy writes before the values
 
 
 @dataclass(frozen=True)
@@ -78,20 +80,22 @@ class Call:
         return self.reply or self.manifest
 
 
-def introduction(site: str, declared: Declared | None) -> RecordDict:
+def introduction(call: Call, site: str, declared: Declared | None) -> RecordDict:
     """What a node says when it is asked who it is: its site, and how much that trains on."""
-    content = RecordDict({CONFIG: ConfigRecord({"site": site})})
+    content = RecordDict({CONFIG: _reply_config(call, site)})
     if declared is not None:
         sizes = {"examples": int(declared.examples), "tokens": int(declared.tokens)}
         content[METRICS] = MetricRecord(sizes)
     return content
 
 
-def read_introduction(content: RecordDict) -> tuple[str | None, Declared | None]:
-    """The site that an untrusted node names, and the sizes that it declares, if they are such."""
+def read_introduction(content: RecordDict, run: str) -> tuple[str | None, Declared | None]:
+    """The site that an untrusted node names for a run, and the sizes that it declares, if they are
+    such."""
     config = content.config_records.get(CONFIG, {})
     site = config.get("site")
-    if not isinstance(site, str) or config.get("status", "ok") != "ok":
+    told = config.get("run"), config.get("round"), config.get("status")
+    if not isinstance(site, str) or told != (run, 0, "ok"):
         return None, None
     told = content.metric_records.get(METRICS, {})
     sizes = [told.get(name) for name in ("examples", "tokens")]
@@ -230,13 +234,27 @@ def update_reply(
     return reply, left
 
 
-def losses_reply(call: Call, site: str, losses: SiteLosses) -> RecordDict:
-    """What a site sends back after scoring: losses only."""
+def candidates_sha256(content: RecordDict) -> list[str]:
+    """SHA-256 (hex) of each of the K candidates of a scoring request, as its own site sent it."""
+    found = []
+    for row in content[ARRAYS][PACKED].numpy():
+        digest = hashlib.sha256(_header(row.dtype, row.size))
+        digest.update(np.ascontiguousarray(row).data)
+        found.append(digest.hexdigest())
+    return found
+
+
+def losses_reply(
+    call: Call, site: str, losses: SiteLosses, *, candidates: Sequence[str]
+) -> RecordDict:
+    """What a site sends back after scoring: losses, and hashes of what they are of."""
     metrics = {
         "losses": [float(loss) for loss in losses.losses],
         "tokens": int(losses.tokens),
     }
-    return RecordDict({CONFIG: _reply_config(call, site), METRICS: MetricRecord(metrics)})
+    config = _reply_config(call, site)
+    config[CANDIDATES] = list(candidates)
+    return RecordDict({CONFIG: config, METRICS: MetricRecord(metrics)})
 
 
 def failure_reply(call: Call | None, site: str, *, code: str, incident: str) -> RecordDict:
@@ -267,7 +285,6 @@ def packed_array(content: RecordDict, manifest: Manifest, wire: Wire) -> NDArray
         array.stype != "numpy.ndarray"
         or array.dtype != str(kind)
         or tuple(array.shape) != (length,)
-        or len(array.data) > length * kind.itemsize + _HEADER
     ):
         raise FederationError(
             f"its packed adapter is {_word(array.dtype)} of shape {tuple(array.shape)[:4]} in "
@@ -279,24 +296,25 @@ def packed_array(content: RecordDict, manifest: Manifest, wire: Wire) -> NDArray
 def array_in(data: bytes, kind: np.dtype[Any], length: int) -> NDArray[Any]:
     """The one-dimensional array that untrusted data hold, as numpy saves it; read-only, no copy.
 
-    Not by numpy's own reader, which takes as much memory as the header says.
+    Not by numpy's own reader, which takes as much memory as the header says, and takes several
+    headers for the same array: equal values have one writing and one hash.
 
     Raises:
-        FederationError: it is not of this type and length, or not of exactly so many bytes.
+        FederationError: it is not of this type and length, or not as numpy saves it.
     """
-    file = io.BytesIO(data[:_HEADER])
-    try:
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError("not as an array of this kind is saved")
-        found = np.lib.format.read_array_header_1_0(file)
-    except Exception as error:  # whatever a made-up header does to numpy's parser
-        raise FederationError("its packed adapter cannot be decoded") from error
-    shape, fortran, dtype = found
-    size = file.tell() + length * kind.itemsize
-    if (shape, fortran, dtype) != ((length,), False, kind) or len(data) != size:
+    header = _header(kind, length)
+    if not data.startswith(header) or len(data) != len(header) + length * kind.itemsize:
         raise FederationError("its packed adapter is not of the type and shape that it claims")
-    packed: NDArray[Any] = np.frombuffer(data, kind, offset=file.tell())
+    packed: NDArray[Any] = np.frombuffer(data, kind, offset=len(header))
     return packed
+
+
+def _header(kind: np.dtype[Any], length: int) -> bytes:
+    """What numpy writes before the values of a one-dimensional array."""
+    file = io.BytesIO()
+    told = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": (length,)}
+    np.lib.format.write_array_header_1_0(file, told)
+    return file.getvalue()
 
 
 def numbers(content: RecordDict, record: str) -> Mapping[str, Any]:
