@@ -99,6 +99,7 @@ class SiteSettings(Section):
         work: folder for logs and what the site keeps for itself.
         ledger: folder in which it keeps what was spent of its notes' privacy, over all federations;
             asked for where the study has ``privacy.epsilon``. The same for every kit of this site.
+        largest_epsilon: a study that promises less (a larger epsilon, or none) is refused.
     """
 
     name: Name
@@ -113,6 +114,7 @@ class SiteSettings(Section):
     port: Port = 9094
     work: Place = "work"
     ledger: Place | None = None
+    largest_epsilon: Annotated[float, Field(gt=0)] | None = None
 
 
 def load_coordinator(file: Path) -> CoordinatorSettings:

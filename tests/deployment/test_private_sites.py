@@ -1,20 +1,35 @@
 """Privacy over machines: the promise is part of the shared study, the ledger is the site's own."""
 
 import pytest
-from deployment_toys import study_of
+import yaml
+from deployment_toys import found, request_of, study_of
 
 from fedmedlora.config_deployment import SiteSettings
 from fedmedlora.errors import ConfigError
+from fedmedlora.federation import wire
+from fedmedlora.federation.client import client_app
+from fedmedlora.federation.flower import Context, RecordDict
+from fedmedlora.federation.plan import Declared
+from fedmedlora.model.packing import pack
+from fedmedlora.privacy.ledger import open_ledger
+from fedmedlora.study.checking import check_site
+from fedmedlora.study.hosting import site_desk, site_worker
 from fedmedlora.study.shared import read_shared, shared_text, site_study
 
 PRIVACY = {"epsilon": 3, "delta": 0.01, "batch": 2, "ledger": "per-row"}
 NOTES = {"synthetic": {"style": "icu", "train": 4, "validation": 1, "test": 1}}
 
 
-def at_site(tmp_path, *, ledger, **settings):
+def at_site(tmp_path, *, ledger, most=None, **settings):
     file = tmp_path / "study.yaml"
     file.write_text(shared_text(study_of(**settings)), encoding="utf-8")
-    told = SiteSettings(name="icu", coordinator="host:1", notes=NOTES, ledger=ledger)
+    told = SiteSettings(
+        name="icu",
+        coordinator="host:1",
+        notes=NOTES,
+        ledger=ledger,
+        largest_epsilon=most,
+    )
     return site_study(read_shared(file), told, folder=tmp_path)
 
 
@@ -41,3 +56,122 @@ def test_no_study_says_where_a_sites_ledger_is(tmp_path):
 
 def test_a_study_without_a_promise_needs_no_ledger(tmp_path):
     assert at_site(tmp_path, ledger=None).privacy.epsilon is None
+
+
+def test_a_site_may_ask_for_more_privacy_than_a_study_promises(tmp_path):
+    assert at_site(tmp_path, ledger="own", most=3, privacy=PRIVACY).privacy.epsilon == 3
+    with pytest.raises(ConfigError, match=r"2\.5 at most, and the study's fed-medlora promises"):
+        at_site(tmp_path, ledger="own", most=2.5, privacy=PRIVACY)
+    with pytest.raises(ConfigError, match="promises no privacy"):
+        at_site(tmp_path, ledger="own", most=2.5)
+
+
+def test_a_site_has_no_ledger_that_forgets(tmp_path):
+    with pytest.raises(ConfigError, match="ledger: per-row forgets"):
+        at_site(tmp_path, ledger="per-row", privacy=PRIVACY)
+
+
+# At work ------------------------------------------------------------------------------------------
+
+#: Two notes a site: a promise about one of two, for the arithmetic alone.
+TOY = {"epsilon": 3, "delta": 0.3, "batch": 2, "accountant": "rdp", "ledger": "per-row"}
+
+
+@pytest.fixture
+def hospital(tmp_path):
+    """Makes the site icu of a new federation; its ledger outlives the federation."""
+    pytest.importorskip("opacus")
+
+    def join(folder="first", *, name="icu", **privacy):
+        study = study_of(privacy={**TOY, **privacy})
+        _, hospitals = found(tmp_path / folder, study)
+        file = next(one.settings for one in hospitals if one.name == name)
+        content = {**yaml.safe_load(file.read_text()), "ledger": str(tmp_path / "ledger")}
+        file.write_text(yaml.safe_dump(content))
+        return file
+
+    return join
+
+
+def spent(tmp_path):
+    with open_ledger(tmp_path / "ledger" / "icu.jsonl", site="icu", unit="note") as ledger:
+        return sum(one.steps for one in ledger.mechanisms)
+
+
+def answered(file, number=1):
+    """What a site's process, just started, answers to a request to train: status, code, counts."""
+    desk = site_desk(file)
+    initial = desk.worker(desk.sites[0])._bench.initial
+    call = wire.Call(desk.run, number, initial.manifest.to_json(), "bf16")
+    content = wire.request(call, wire.adapter_arrays(pack(initial, "bf16")))
+    context = Context(1, 1, {"site": desk.sites[0]}, RecordDict(), {})
+    reply = client_app(desk)(request_of(content), context).content
+    config = reply[wire.CONFIG]
+    return config["status"], config.get("code"), dict(reply.get(wire.COUNTS, {}))
+
+
+def test_a_site_trains_by_its_own_ledger_and_says_what_it_spent(tmp_path, hospital):
+    file = hospital()
+    status, _, told = answered(file)
+    assert status == "ok"
+    assert spent(tmp_path) == 2
+    assert 0 < told["privacy/epsilon"] <= 3
+    assert (told["privacy/units"], told["privacy/steps"], told["privacy/delta"]) == (2, 2, 0.3)
+    # Nothing of rows, tokens or losses, not when it joins either.
+    assert site_worker(file, "icu").declared() == Declared(2, 2)
+    # Asked the same once more, by a process that was started anew: the same, for nothing.
+    assert answered(file) == ("ok", None, {**told, "recalled": 1})
+    assert spent(tmp_path) == 2
+
+
+def test_another_federation_finds_what_the_first_one_spent(tmp_path, hospital):
+    first = hospital()
+    assert [answered(first, number)[0] for number in (1, 2)] == ["ok", "ok"]
+    before = spent(tmp_path)
+    second = hospital("second")
+    assert answered(second) == ("failed", "privacy", {})
+    assert spent(tmp_path) == before == 4
+    states = {check.what: check for check in check_site(second)}
+    assert states["privacy"].state == "wrong"
+    assert "the budget is spent" in states["privacy"].found
+    # The first goes on being what it was: its last round can be asked for again.
+    assert answered(first, 2)[0] == "ok"
+
+
+def test_an_edited_ledger_is_refused_by_the_site_and_no_note_is_touched(tmp_path, hospital):
+    file = hospital()
+    assert answered(file)[0] == "ok"
+    ledger = tmp_path / "ledger" / "icu.jsonl"
+    ledger.write_text(ledger.read_text().replace('"steps":2', '"steps":1'))
+    assert answered(file, 2)[0] == "failed"
+    assert "wrong" in {c.state for c in check_site(file) if c.what == "privacy"}
+
+
+def test_a_hospital_under_another_name_does_not_begin_another_budget(tmp_path, hospital):
+    assert answered(hospital())[0] == "ok"
+    other = hospital("second", name="outpatient")
+    with pytest.raises(ConfigError, match="has what icu spent, and this study calls the site outp"):
+        site_worker(other, "outpatient")
+
+
+@pytest.mark.parametrize(
+    ("privacy", "told"),
+    [
+        ({"delta": 0.6}, "delta: 0.6 is more than 1 / 2"),
+        ({"batch": 3}, "batch: 3 units"),
+        ({"unit": "patient", "batch": 2}, "batch: 2 units"),
+    ],
+)
+def test_what_a_site_cannot_promise_its_check_says_before_it_joins(hospital, privacy, told):
+    found = {check.what: check for check in check_site(hospital(**privacy))}
+    assert found["privacy"].state == "wrong"
+    assert told in found["privacy"].found
+
+
+def test_the_check_says_what_is_promised_and_what_is_left(tmp_path, hospital):
+    file = hospital()
+    assert answered(file)[0] == "ok"
+    [told] = [check for check in check_site(file) if check.what == "privacy"]
+    assert told.state == "ok"
+    assert "epsilon 3 at delta 0.3, unit: note" in told.found
+    assert "0.00 is spent" not in told.found

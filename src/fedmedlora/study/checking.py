@@ -22,7 +22,11 @@ from fedmedlora.errors import ConfigError, FedMedLoRAError
 from fedmedlora.evaluation.tables import Table
 from fedmedlora.federation.deployment.layout import SiteFolder
 from fedmedlora.federation.deployment.reaching import REFUSED_SKEW_S, Reached, reach
+from fedmedlora.privacy.ledger import open_ledger
+from fedmedlora.study.arms import study_arms
 from fedmedlora.study.data import StudyData, load_data
+from fedmedlora.study.ledgers import check_ledgers, refuse_other_names
+from fedmedlora.study.privacy import check_privacy, is_private, ledger_of, terms_of
 from fedmedlora.study.shared import Shared, read_shared, site_study
 
 #: Estimates of memory were up to 11 % low (docs/performance.md).
@@ -65,6 +69,7 @@ def check_site(file: Path) -> list[Check]:
     checks += _guarded("notes", "change notes in the settings", lambda: _notes(study))
     if METHODS[shared.arm.federated_method].scored:
         checks += _guarded("validation", "give more validation notes", lambda: _scoring(study))
+    checks += _guarded("privacy", "see docs/privacy.md", lambda: _promise(study, settings))
     checks += _guarded("backbone", "see docs/deploy.md", lambda: _backbone(study, shared, folder))
     checks += _guarded("memory", "see `fedmedlora estimate`", lambda: _machine(study, settings))
     checks += list(_connection(reach(settings.coordinator, folder.authority), settings))
@@ -136,6 +141,28 @@ def _scoring(study: Study) -> list[Check]:
     if marked:
         return [Check("validation", "ok", f"{marked} notes with entities score the candidates")]
     raise ConfigError("the method is weighed by validation notes, and none here has an entity")
+
+
+def _promise(study: Study, settings: SiteSettings) -> list[Check]:
+    """What the study promises of this site's notes, and what is left of it."""
+    [arm] = [arm for arm in study_arms(study) if arm.kind == "federated"]
+    if not is_private(arm):
+        told = "none is promised: what leaves can hold something of single notes"
+        return [Check("privacy", "ok", told)]
+    check_privacy([arm], load_data(study))
+    work = Path(study.root) / settings.work
+    check_ledgers([(study, work)])
+    terms, path = terms_of(arm.study), ledger_of(arm, settings.name, run=work)
+    refuse_other_names(path)
+    spent = 0.0
+    if path.exists():
+        with open_ledger(path, site=settings.name, unit=terms.unit) as ledger:
+            spent = terms.budget.spent(ledger.mechanisms)
+    told = (
+        f"epsilon {terms.budget.epsilon:g} at delta {terms.budget.delta:g}, unit: {terms.unit}; "
+        f"{spent:.2f} is spent, by {path}"
+    )
+    return [Check("privacy", "ok", told)]
 
 
 def _groups(data: StudyData) -> Check:

@@ -43,14 +43,17 @@ def site_worker(file: Path, name: str) -> SiteWorker:
     """
     # They load torch, and a desk is made where nothing is trained as well.
     from fedmedlora.study.data import load_data
+    from fedmedlora.study.ledgers import refuse_other_names
     from fedmedlora.study.methods import MethodRunner
-    from fedmedlora.study.privacy import check_privacy
+    from fedmedlora.study.privacy import check_privacy, is_private, ledger_of
 
     settings, shared, work = _read(file)
     study = site_study(shared, settings, folder=file.parent)
     runner = MethodRunner(study, load_data(study), work, lambda kind, facts: None)
     [arm] = [arm for arm in study_arms(study) if arm.label == shared.arm.label]
     check_privacy([arm], runner.data)
+    if is_private(arm):
+        refuse_other_names(ledger_of(arm, name, run=work))
     return runner.worker(arm, name, share_first=False)
 
 

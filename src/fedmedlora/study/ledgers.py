@@ -49,6 +49,24 @@ def check_ledgers(runs: Sequence[tuple[Study, Path]]) -> None:
                 first[path] = arm.label
 
 
+def refuse_other_names(ledger: Path) -> None:
+    """Refuse a second ledger in the folder of one hospital, which has one set of notes.
+
+    Args:
+        ledger: of the site, under the name that the study gives it.
+
+    Raises:
+        ConfigError: there is another, of another name.
+    """
+    others = [one.stem for one in sorted(ledger.parent.glob("*.jsonl")) if one != ledger]
+    if others:
+        raise ConfigError(
+            f"ledger: {ledger.parent} has what {', '.join(others)} spent, and this study calls the "
+            f"site {ledger.stem}: what one hospital spends adds up in one ledger; have the study "
+            "use the earlier name"
+        )
+
+
 def _is_planned(arm: Arm, site: str, path: Path, folder: Path) -> bool:
     """Whether the ledger knows the row already; if not, there must be something left for it."""
     if not path.exists():

@@ -34,7 +34,6 @@ ADVERSARY = (
 
 NEIGHBOURS = "one unit added or taken away"
 _COMMON = ("delta", "unit", "neighbours", "sampling", "adversary", "accountant", "covers")
-_OF_SITE = ("epsilon", "noise", "rate", "units", "steps", "runs")
 
 #: Methods that show training notes to whoever asks, or that are not trained by DP-SGD.
 _NOT_PRIVATE = {
@@ -227,18 +226,19 @@ def privacy_spent(run: Path, label: str) -> tuple[Spent, ...]:
     if told is None:
         return ()
     common = {name: told[name] for name in _COMMON}
-    found = []
-    for site, numbers in told["sites"].items():
-        known = {name: numbers.get(name) for name in _OF_SITE}
-        exact: dict[str, Any] = {
-            **{name: int(known[name] or 0) for name in ("units", "steps", "runs")},
-            **{
-                name: math.inf if known[name] is None else float(known[name])
-                for name in ("epsilon", "noise", "rate")
-            },
-        }
-        found.append(Spent(site=site, **common, **exact))
-    return tuple(found)
+    return tuple(
+        Spent(
+            site=site,
+            epsilon=math.inf if numbers.get("epsilon") is None else float(numbers["epsilon"]),
+            units=int(numbers.get("units", 0)),
+            steps=int(numbers.get("steps", 0)),
+            runs=int(numbers.get("runs", 0)),
+            noise=float(numbers.get("noise", 0.0)),
+            rate=float(numbers.get("rate", 0.0)),
+            **common,
+        )
+        for site, numbers in told["sites"].items()
+    )
 
 
 def privacy_note(arm: Arm, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

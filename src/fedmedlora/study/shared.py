@@ -16,6 +16,7 @@ import yaml
 
 from fedmedlora.config import Study, check_study
 from fedmedlora.config_deployment import SiteSettings, read_mapping
+from fedmedlora.config_privacy import PER_ROW
 from fedmedlora.errors import ConfigError
 from fedmedlora.study.arms import Arm, study_arms
 
@@ -118,13 +119,27 @@ def site_study(shared: Shared, settings: SiteSettings, *, folder: Path) -> Study
     if settings.backbone is not None:
         content["backbone"]["name"] = settings.backbone
     # Where a site notes what it spent is its own to say, and never a row's alone.
+    if settings.ledger == PER_ROW:
+        raise ConfigError(f"ledger: {PER_ROW} forgets what other runs spent; give it a folder")
     content["privacy"]["ledger"] = settings.ledger
     for entry in content["methods"]:
         entry["set"].pop("privacy.ledger", None)
     study = check_study(content, source="site settings")
     if any(arm.study.privacy.ledger != settings.ledger for arm in study_arms(study)):
         raise ConfigError("methods: set: privacy: the ledger is the site's to say, in its settings")
+    for arm in study_arms(study):
+        _refuse_less_privacy(arm, settings.largest_epsilon)
     return study
+
+
+def _refuse_less_privacy(arm: Arm, most: float | None) -> None:
+    epsilon = arm.study.privacy.epsilon
+    if most is not None and (epsilon is None or epsilon > most):
+        told = "no privacy" if epsilon is None else f"epsilon {epsilon:g}"
+        raise ConfigError(
+            f"largest_epsilon: this site takes part with epsilon {most:g} at most, and the study's "
+            f"{arm.label} promises {told}; the study is the coordinator's to change"
+        )
 
 
 def _theirs(key: str) -> bool:
