@@ -19,6 +19,7 @@ from fedmedlora.cli_extract import extract
 from fedmedlora.cli_federation import federation
 from fedmedlora.cli_leakage import leakage
 from fedmedlora.cli_options import names_of, one_of
+from fedmedlora.cli_release import release
 from fedmedlora.cli_site import site
 from fedmedlora.cli_verify import verify
 from fedmedlora.errors import ConfigError
@@ -285,6 +286,7 @@ def rescore(
 app.command()(extract)
 app.command()(verify)
 app.command()(leakage)
+app.command()(release)
 app.add_typer(federation)
 app.add_typer(site)
 

@@ -4,48 +4,15 @@ import json
 import shutil
 
 import pytest
+from leakage_toys import study_of
 
 from fedmedlora.cli import run_command
-from fedmedlora.config import load_study
 from fedmedlora.errors import ConfigError, RunError
 from fedmedlora.leakage import exposure
 from fedmedlora.leakage.meter import measure_leakage
 from fedmedlora.leakage.records import read_leakage
 from fedmedlora.study.data import load_data
-from fedmedlora.study.run import run_study
 from fedmedlora.study.run_folder import RunFolder
-
-TEXT = """
-name: leaky
-methods: [zero-shot, single-site, fed-medlora]
-sites:
-  icu: {synthetic: {style: icu, train: 10, validation: 1, test: 1}}
-  outpatient: {synthetic: {style: outpatient, train: 6, validation: 1, test: 2}}
-task: {heads: numbered, prompt: compact, window_words: 30}
-training: {steps: 2, batch: 2, learning_rate: 1.0e-3, objective: decisions}
-federation: {rounds: 1, keep_replies: true}
-"""
-
-
-def study_of(folder, *settings):
-    file = folder / "study.yaml"
-    file.write_text(TEXT, encoding="utf-8")
-    return load_study(file, settings)
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("plain")
-    run_study(study_of(folder), folder / "run")
-    return folder / "run"
-
-
-@pytest.fixture(scope="module")
-def canaries(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("canaries")
-    settings = ("leakage={canaries: 2, repetitions: [1, 2], withhold: 2}", "methods=[fed-medlora]")
-    run_study(study_of(folder, *settings), folder / "run")
-    return folder / "run"
 
 
 def test_every_adapter_is_measured_at_the_sites_that_trained_it(plain):

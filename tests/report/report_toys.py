@@ -218,4 +218,66 @@ def full_run(folder, *, include_text=True):
             {"name": "other", "kind": "variant", "folder": "variants/other"},
         ],
     )
+    write_json(
+        folder,
+        "leakage.json",
+        {
+            "membership": [
+                membership(site, against, score, auc)
+                for site, against, score, auc in (
+                    ("north", "held-out", "loss", 0.61),
+                    ("north", "held-out", "calibrated", 0.58),
+                    ("north", "test", "loss", 0.9),
+                    ("all", "held-out", "loss", 0.55),
+                )
+            ],
+            "exposure": [
+                {
+                    "method": FED,
+                    "kind": "inside",
+                    "repetitions": times,
+                    "canaries": 6,
+                    "candidates": 1023,
+                    "bits": bits,
+                    "low": bits - 1,
+                    "high": bits + 1,
+                    "most": bits + 2,
+                }
+                for times, bits in ((1, 1.5), (16, 7.05))
+            ],
+            "tokens": [
+                {
+                    "method": FED,
+                    "site": "north",
+                    "round": 1,
+                    "seen": seen,
+                    "question": "whose",
+                    "members": 40,
+                    "others": 60,
+                    "auc": auc,
+                    "low": auc - 0.1,
+                    "high": auc + 0.1,
+                    "precision": 0.6,
+                    "chance": 0.4,
+                }
+                for seen, auc in (("update", 0.8), ("sum", 0.5))
+            ],
+            "missing": ["south: no held-out note <b>"],
+        },
+    )
     return folder
+
+
+def membership(site, against, score, auc):
+    return {
+        "method": FED,
+        "site": site,
+        "against": against,
+        "unit": "patient",
+        "members": 30,
+        "others": 17,
+        "score": score,
+        "auc": auc,
+        "low": auc - 0.1,
+        "high": auc + 0.1,
+    }

@@ -2,12 +2,13 @@
 
 import pytest
 from report_notes import FED, HOSTILE
-from report_toys import full_run
+from report_toys import full_run, plain_run, write_json
 
 from fedmedlora.report.blocks import Table, Verdicts, interval, ratio, signed
 from fedmedlora.report.charts import Estimate, Series, estimate_chart, line_chart
 from fedmedlora.report.costs import duration, traffic_section
 from fedmedlora.report.joining import decide, find_comparison, joining_section
+from fedmedlora.report.leakage import leakage_section
 from fedmedlora.report.run import read_run
 from fedmedlora.report.scores import best, score_section
 from fedmedlora.report.sites import coverage_section, new_site_section
@@ -229,3 +230,27 @@ def test_the_points_of_a_line_lie_where_their_numbers_say():
     assert half == pytest.approx((bottom + top) / 2, abs=0.1)
     assert left < right
     assert top < bottom
+
+
+def test_attacks_stand_with_their_intervals_and_what_was_not_measured(run):
+    section = leakage_section(run)
+    members, secrets, words = tables_of(section)
+    north = members.groups[0].rows[0]
+    assert [cell.text for cell in north.cells] == [
+        "held out", "its loss", "30 / 17 patients", "0.61", "0.51\u00a0to\u00a00.71",
+    ]  # fmt: skip
+    assert [[cell.text for cell in row.cells[:4]] for row in secrets.groups[0].rows] == [
+        ["inside", "1", "6", "1.50"],
+        ["inside", "16", "6", "7.05"],
+    ]
+    assert [row.cells[4].text for row in words.groups[0].rows] == ["0.80", "0.50"]
+    assert "Not measured: south: no held-out note <b>." in section.blocks[-1].paragraphs
+
+
+def test_a_run_that_was_not_attacked_has_no_such_section_unless_canaries_were_planted(tmp_path):
+    folder = plain_run(tmp_path / "plain")
+    assert leakage_section(read_run(folder)) is None
+    write_json(folder, "data.json", {"sites": {"north": {"train": 9, "canaries": 3}}})
+    [text] = leakage_section(read_run(folder)).blocks
+    assert "3 invented secrets were planted" in text.paragraphs[0]
+    assert "none of its adapters is to be released" in text.paragraphs[0]

@@ -1,7 +1,7 @@
 """Membership: the losses of a site's training notes beside those of its notes that were held out.
 
 Enters: a bench and an arm. Leaves: an AUC with its interval for each site and for all of them, by
-the adapter's loss and by how much lower that is than the untrained backbone's.
+the adapter's loss and by how many times lower that is than the untrained backbone's.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from fedmedlora.tasks.canaries import is_planted
 #: Notes of a site and split that are looked at, drawn by the seed: the smaller side decides how
 #: wide an interval is, and held-out notes are few.
 MOST_NOTES = 60
+#: A loss of nothing, in nats a token.
+_TINY = 1e-6
 _SCORES: tuple[Score, ...] = ("loss", "calibrated")
 
 
@@ -118,21 +120,21 @@ def _unit(document: Document, place: int) -> str:
     return f"note {place}" if document.group is None else f"patient {document.group}"
 
 
-def _side(documents: Sequence[Document], found: NoteLosses, untrained: NoteLosses) -> _Side | None:
+def _side(documents: Sequence[Document], found: NoteLosses, zero: NoteLosses) -> _Side | None:
     """One mean loss per token for each patient, or note where there are no groups."""
     names = [_unit(one, place) for place, one in enumerate(documents)]
     units = {name: number for number, name in enumerate(dict.fromkeys(names))}
     place = np.array([units[name] for name in names])
     losses, before, targets = (
         np.bincount(place, values, len(units))
-        for values in (found.losses, untrained.losses, found.targets)
+        for values in (found.losses, zero.losses, found.targets)
     )
     asked = targets > 0
     if not asked.any():
         return None
-    own = losses[asked] / targets[asked]
+    own, untrained = losses[asked] / targets[asked], before[asked] / targets[asked]
     return _Side(
-        {"loss": -own, "calibrated": before[asked] / targets[asked] - own},
+        {"loss": -own, "calibrated": np.log((untrained + _TINY) / (own + _TINY))},
         any(one.group is not None for one in documents),
     )
 

@@ -15,7 +15,7 @@ FILE = "leakage.json"
 FORMAT = 1
 #: Of all sites of an adapter.
 ALL = "all"
-#: loss: the adapter's own. calibrated: how much lower it is than the untrained backbone's.
+#: loss: the adapter's own. calibrated: how many times lower than the untrained backbone's.
 Score = Literal["loss", "calibrated"]
 #: Notes that nothing was trained on; held-out are validation and test notes together.
 Against = Literal["withheld", "validation", "test", "held-out"]

@@ -17,6 +17,7 @@ from fedmedlora.report.blocks import Section, counted
 from fedmedlora.report.browser import Browser, embed_json, make_browser
 from fedmedlora.report.costs import cost_section, traffic_section
 from fedmedlora.report.joining import joining_section
+from fedmedlora.report.leakage import leakage_section
 from fedmedlora.report.making import making_section
 from fedmedlora.report.privacy import privacy_section
 from fedmedlora.report.run import Run, read_run
@@ -77,6 +78,7 @@ def _sections(run: Run) -> list[Section | None]:
         score_section(run),
         joining_section(run),
         privacy_section(run),
+        leakage_section(run),
         type_section(run),
         new_site_section(run),
         scaling_section(run),

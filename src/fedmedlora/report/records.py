@@ -126,6 +126,61 @@ class Done(_Record):
     privacy: Privacy | None = None
 
 
+class Membership(_Record):
+    """How well losses tell training notes; see ``leakage.records``."""
+
+    method: str
+    site: str
+    against: str
+    unit: str
+    members: Count
+    others: Count
+    score: str
+    auc: float
+    low: float
+    high: float
+
+
+class Exposed(_Record):
+    """By how many bits planted secrets stand out; see ``leakage.records``."""
+
+    method: str
+    kind: str
+    repetitions: Count
+    canaries: Count
+    candidates: Count
+    bits: float
+    low: Number = None
+    high: Number = None
+    most: float
+
+
+class Tokens(_Record):
+    """How well rare tokens of a site can be told from an update; see ``leakage.records``."""
+
+    method: str
+    site: str
+    round: Count
+    seen: str
+    question: str
+    members: Count
+    others: Count
+    auc: float
+    low: float
+    high: float
+    precision: float
+    chance: float
+
+
+class Leakage(_Record):
+    """leakage.json: what attacks on the run's adapters found."""
+
+    membership: tuple[Membership, ...] = ()
+    exposure: tuple[Exposed, ...] = ()
+    tokens: tuple[Tokens, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
 class Comparison(_Record):
     """F1 of ``first`` minus F1 of ``second`` on the same notes, with its paired interval."""
 
@@ -187,6 +242,8 @@ class Part(_Record):
     covers: tuple[str, ...] = ()
     annotates: dict[str, str] | None = None
     training_examples: dict[str, Count] = {}
+    withheld: Count = 0
+    canaries: Count = 0
 
 
 class Data(_Record):

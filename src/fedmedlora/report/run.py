@@ -23,6 +23,7 @@ from fedmedlora.report.records import (
     Comparison,
     Data,
     Done,
+    Leakage,
     Method,
     Round,
     SeedScore,
@@ -53,6 +54,7 @@ class Run:
         scores: of each method's last round, all documents.
         done: method -> what was noted when it ended, for those that were trained or asked.
         unfinished: labels of methods that the study asks for and that have no scores yet.
+        leakage: what attacks on the adapters found, if they were tried.
         fingerprint: SHA-256 (hex) over the files that say what was run and what came out.
     """
 
@@ -73,6 +75,7 @@ class Run:
     versions: Mapping[str, str]
     fingerprint: str
     unfinished: tuple[str, ...]
+    leakage: Leakage | None
     by_key: Mapping[tuple[str, str, str, str, str], ScoreRecord] = field(repr=False)
 
     @property
@@ -166,6 +169,7 @@ def read_run(path: Path) -> Run:
         variants=tuple(_read(path, "variants.json", list[Variant]) or ()),
         seeds=tuple(_read(path, "seeds.json", list[SeedScore], advice=_RESCORE) or ()),
         versions=_read(path, "versions.json", dict[str, str]) or {},
+        leakage=_read(path, "leakage.json", Leakage, advice="measure again with leakage"),
         fingerprint=_fingerprint(path),
         unfinished=tuple(m.label for m in listed if m.label not in labels),
         by_key={(r.method, r.cohort, r.task, r.matching, r.type): r for r in chosen},
