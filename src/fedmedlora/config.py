@@ -176,7 +176,8 @@ class Study(Section):
         Raises:
             ConfigError: a key or value is wrong.
         """
-        content = self.model_dump(mode="json", exclude_none=True)
+        # Not what is a default: another setting may change that.
+        content = self.model_dump(mode="json", exclude_none=True, exclude_unset=True)
         for key, value in settings.items():
             _place(content, key, value, where=where)
         return check_study(content, source=where)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from fedmedlora.config_base import Label, Positive, Rank, Section, TaskName, each_once
+from fedmedlora.config_secure import SecureConfig, refuse_with_secure, with_what_is_left
 
 Method = Literal[
     "zero-shot",
@@ -230,7 +231,8 @@ class FederationConfig(Section):
     ``refactor_every``: rounds between the new factors of fedsvd.
     ``validation_rows``: so many of the examples made of validation notes score the candidates of
     Fed-MedLoRA+, drawn once by the seed; all if not given. ``keep_replies``: what the sites sent is
-    kept, so that ``fedmedlora verify`` can make every round again.
+    kept, so that ``fedmedlora verify`` can make every round again. ``secure_aggregation``: with it,
+    what looks at one site's update is off where nothing is said of it, and refused where it is.
     """
 
     rounds: Positive = 3
@@ -249,6 +251,17 @@ class FederationConfig(Section):
     keep_replies: bool = False
     refactor_every: Positive = 1
     server: ServerConfig = ServerConfig()
+    secure_aggregation: SecureConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _off_where_silent(cls, content: Any) -> Any:
+        return with_what_is_left(content)
+
+    @model_validator(mode="after")
+    def _sums_alone(self) -> FederationConfig:
+        refuse_with_secure(self.model_dump())
+        return self
 
 
 class AdaptationConfig(Section):

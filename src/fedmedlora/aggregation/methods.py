@@ -202,7 +202,7 @@ class Method:
     @property
     def linear(self) -> bool:
         """Whether the sum of weighted updates is all it needs of the sites'."""
-        return self.averages and not self.mixed_ranks
+        return self.averages or self.combine is average_and_refactor
 
     def returns(self, round: int) -> Part:
         """The factors that a site sends back."""

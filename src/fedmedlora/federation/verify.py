@@ -178,6 +178,12 @@ class _Round:
     def combine(self) -> ServerModel:
         """The model after the round, from the replies."""
         told = self._contributions
+        if self._plan.secure is not None:
+            raise RunError(
+                "its replies were masked (secure aggregation): nobody but a site can say what it "
+                "sent, and the round cannot be made again; hashes and signatures of what was sent "
+                "are in contributions.json and in the sites' audit logs"
+            )
         if told.contributions and not self._statements.are_kept:
             raise RunError("its replies were not kept (federation.keep_replies)")
         calls = self._calls()

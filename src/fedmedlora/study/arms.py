@@ -15,10 +15,16 @@ from fedmedlora.aggregation.robust import RobustOptions
 from fedmedlora.config import Study
 from fedmedlora.config_sections import MethodEntry
 from fedmedlora.errors import ConfigError
+from fedmedlora.federation.secure.options import SecureOptions
 
 Kind = Literal[
     "untrained", "dictionary", "single", "federated", "adapted", "new-site", "centralised"
 ]
+#: Why a method cannot be with secure aggregation; the others need the sum alone.
+_NOT_SECURE = {
+    "fedex-lora": "its residual is made of each site's own pair of factors",
+    "flexlora": "it decomposes the product of each site's own factors",
+}
 SINGLE, DICTIONARY = "single-site", "dictionary"
 _UNTRAINED = ("zero-shot", "few-shot", "api")
 
@@ -101,6 +107,7 @@ def study_arms(study: Study) -> list[Arm]:
         if arm.kind == "federated":
             _check_robust(arm)
             _check_server(arm)
+            _check_secure(arm)
     return arms
 
 
@@ -125,6 +132,38 @@ def _check_robust(arm: Arm) -> None:
             f"{study.federation.min_sites or sites}) are too few for federation.robust.rule "
             f"{robust.rule} with federation.robust.malicious {robust.malicious}: "
             f"{robust.least_sites} are needed"
+        )
+
+
+def secure_options(study: Study) -> SecureOptions | None:
+    """How the study aggregates securely, if it does."""
+    section = study.federation.secure_aggregation
+    return None if section is None else SecureOptions(**section.model_dump())
+
+
+def _check_secure(arm: Arm) -> None:
+    """Refuse what needs more of the sites than the sum of their weighted updates."""
+    options, study = secure_options(arm.study), arm.study
+    if options is None:
+        return
+    reason = _NOT_SECURE.get(arm.federated_method)
+    if reason is not None:
+        raise ConfigError(
+            f"methods: {arm.label}: {arm.method} cannot be with federation.secure_aggregation: "
+            f"{reason}, and the coordinator gets only the sum of what sites made"
+        )
+    for name, site in study.sites.items():
+        if site.adapter is not None:
+            raise ConfigError(
+                f"sites.{name}.adapter: adapters of several ranks have no sum: leave it out, or "
+                "federation.secure_aggregation"
+            )
+    sites = len(study.site_names)
+    threshold = options.threshold_of(sites)
+    if (study.federation.min_sites or sites) < threshold:
+        raise ConfigError(
+            f"methods: {arm.label}: federation.min_sites is {study.federation.min_sites}, and "
+            f"{threshold} of {sites} sites are needed to unmask (secure_aggregation.threshold)"
         )
 
 

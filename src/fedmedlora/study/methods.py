@@ -27,6 +27,7 @@ from fedmedlora.federation.own_optimiser import OwnOptimiser
 from fedmedlora.federation.own_rounds import own_folder
 from fedmedlora.federation.plan import FederationPlan, RoundRecord, SiteWorker, Workers
 from fedmedlora.federation.run import run_federation
+from fedmedlora.federation.secure.own_secrets import one_machines_keys
 from fedmedlora.federation.site import AdapterSite
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.adapter_files import read_adapter
@@ -36,7 +37,7 @@ from fedmedlora.model.packing import form_of
 from fedmedlora.progress import OnEvent
 from fedmedlora.schema import Document
 from fedmedlora.seeds import derive_seed
-from fedmedlora.study.arms import Arm, robust_options, study_arms
+from fedmedlora.study.arms import Arm, robust_options, secure_options, study_arms
 from fedmedlora.study.benches import Bench, Rows, questions_about
 from fedmedlora.study.data import POOLED, SiteData, StudyData, first_notes, load_data
 from fedmedlora.study.lora_bench import LoraBench
@@ -138,8 +139,12 @@ class MethodRunner:
                 told = {"method": arm.label, "round": facts["round"], "rounds": facts["rounds"]}
                 self.on_event("round", told)
 
+        plan, keys = self.plan(arm, names), dict[str, Path]()
+        if plan.secure is not None:
+            keys, public = one_machines_keys(folder, names)
+            plan = replace(plan, public_keys=public)
         result = run_federation(
-            self.plan(arm, names),
+            plan,
             initial if arm.of is None else self._adapter_of(arm.of),
             workers=workers,
             folder=folder,
@@ -148,6 +153,7 @@ class MethodRunner:
             on_round=on_round,
             on_event=tell,
             resume=folder.exists(),
+            keys=keys,
         )
         own = self.own_adapters(arm, result.adapter)
         biases = self._open_biases(arm, sites, result.adapter, own)
@@ -203,6 +209,7 @@ class MethodRunner:
             base_model=study.backbone.name,
             processes=study.runtime.processes if flower else self._site_processes(study, names),
             keep_replies=federation.keep_replies,
+            secure=secure_options(study) if arm.kind == "federated" else None,
         )
 
     @staticmethod

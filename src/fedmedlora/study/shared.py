@@ -26,7 +26,7 @@ _SHARED = (
     "privacy", "decoding", "encoder",
 )  # fmt: skip
 #: Of the federation section, what counts sites: a site has one.
-_COORDINATORS = ("min_sites", "robust", "screening")
+_COORDINATORS = ("min_sites", "robust", "screening", "secure_aggregation")
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from fedmedlora.errors import FederationError, RunError
+from fedmedlora.federation.own_rounds import own_folder
 from fedmedlora.federation.secure.options import Terms
 from fedmedlora.federation.secure.roster import Advertisement, Attempt, Roster, Survivors
 from fedmedlora.federation.secure.site import Held, SiteState
+from fedmedlora.federation.signing import make_key, public_key, read_key
 
 _STATE, _LEDGER = "attempt.json", "ledger.json"
 
@@ -176,6 +178,28 @@ class OwnSecrets:
             (self._folder / _STATE).unlink(missing_ok=True)
         except OSError as error:
             raise RunError(f"cannot remove {self._folder / _STATE}: {error.strerror}") from error
+
+
+def one_machines_keys(
+    federation: Path, sites: Sequence[str]
+) -> tuple[dict[str, Path], tuple[tuple[str, str], ...]]:
+    """Long-term keys of sites that are all on one machine, made at the first call.
+
+    Between machines every site makes its own.
+
+    Returns:
+        site -> file of its private key, and (site, public key) as a plan has them.
+
+    Raises:
+        RunError: they cannot be written.
+        ConfigError: what is there cannot be read.
+    """
+    files = {site: own_folder(federation, site, "secure") / "signing.key" for site in sites}
+    for file in files.values():
+        if not file.exists():
+            make_key(file)
+    public = tuple((site, public_key(read_key(file))) for site, file in files.items())
+    return files, public
 
 
 def _round(attempt: Attempt) -> str:
