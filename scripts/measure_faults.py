@@ -1,304 +1,123 @@
 """Kill -9 of any process of a federation at any point: does it end with the undisturbed adapter?
 
     python scripts/measure_faults.py --runs 20 --seed 1 --out faults.json
+    python scripts/measure_faults.py --only "coordinator away for 2 minutes" --runs 2
 
 Starts a coordinator and three sites on this machine, over TLS, by the commands that a consortium
 runs. One run is left alone; in each of the others one process is killed at a point that is drawn by
 the seed. What ended with a non-zero exit code is started again by the same command, as a service
-manager would. The sites stay from run to run.
+manager would. The sites stay from run to run: none but one whose own command is killed may have
+been started again. A fault that came too early or too late is told so, and tried again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
-import yaml
+from faults.machines import SITES, Federation, wait_for
+from faults.striking import AWAY, OTHERS, PATIENCE_S, POINTS, Outcome, strike
 
-from fedmedlora.federation.deployment.journal import read_journal
-from fedmedlora.model.adapter_files import read_adapter
 from fedmedlora.streams import end_in_order
 
-STUDY = """
-name: faults
-methods: [fed-medlora]
-sites: {icu: {}, outpatient: {}, discharge: {}}
-adapter: {rank: 4, alpha: 16}
-task: {tasks: [entities], heads: numbered, prompt: compact, window_words: 30}
-training: {steps: 3, batch: 2, learning_rate: 1.0e-3, objective: decisions}
-federation: {rounds: 2}
-"""
-SITES = ("icu", "outpatient", "discharge")
-#: The five points of a round that every measurement must have; then any process at any time.
-POINTS = (
-    "site while training",
-    "coordinator at the broadcast",
-    "coordinator while collecting",
-    "coordinator while aggregating",
-    "coordinator at the checkpoint",
-)
-#: The command of the coordinator is killed, and started again only after so long.
-AWAY = "coordinator away for 2 minutes"
 AWAY_S = 120.0
-OTHERS = (
-    "ClientApp of a site",
-    "SuperNode of a site",
-    "SuperExec of a site",
-    "command of a site",
-    "SuperLink",
-    "SuperExec of the coordinator",
-    "command of the coordinator",
-    "proxy",
-    AWAY,
-)
 MOST_STARTS = 6
-PATIENCE_S = 900.0
+MOST_TRIES = 3
 
 
-@dataclass
-class Outcome:
-    """One run.
-
-    Attributes:
-        fault: what was killed, and where.
-        round: in which round.
-        killed: process id; None if nothing was there to be killed.
-        starts: how often the coordinator's command was started.
-        seconds: until it was done.
-        same: whether the adapter is the undisturbed one's.
-        seen: what lay in the checkpoints' folder right after the kill.
-    """
-
-    fault: str
-    round: int
-    killed: int | None = None
-    starts: int = 0
-    seconds: float = 0.0
-    same: bool = False
-    seen: list[str] = field(default_factory=list)
-
-
-class Federation:
-    """A coordinator and its sites on this machine."""
-
-    def __init__(self, root: Path, *, proxy: bool) -> None:
-        self.root, self.proxy = root, proxy
-        self.folder = root / "coordinator"
-        self.sites: dict[str, subprocess.Popen[bytes]] = {}
-        self.command: subprocess.Popen[bytes] | None = None
-
-    def found(self) -> None:
-        """Make the folders by the commands."""
-        (self.root / "study.yaml").write_text(STUDY, encoding="utf-8")
-        port, superlink, *others = free_ports(2 + len(SITES))
-        options = ["--host", "localhost", "--port", str(port), "--superlink-port", str(superlink)]
-        options += [] if self.proxy else ["--no-proxy"]
-        study = str(self.root / "study.yaml")
-        told = self._call("federation", "init", study, "--out", str(self.folder), *options)
-        public = told.strip().splitlines()[-1].split()[-1]
-        for site, own in zip(SITES, others, strict=True):
-            kit, place = self.folder / "kits" / f"{site}.tar.gz", self.root / site
-            self._call("site", "unpack", str(kit), "--out", str(place), "--key", public)
-            content = yaml.safe_load((place / "site.yaml").read_text(encoding="utf-8"))
-            sizes = {"train": 2, "validation": 1, "test": 1}
-            content |= {"notes": {"synthetic": {"style": site, **sizes}}, "port": own}
-            (place / "site.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-        sent = [str(self.root / site / f"{site}.membership.json") for site in SITES]
-        self._call("federation", "admit", str(self.folder), *sent)
-
-    def start_site(self, site: str) -> None:
-        """Start a site's command."""
-        self.sites[site] = self._start("site", "start", str(self.root / site / "site.yaml"))
-
-    def start(self) -> None:
-        """Start the coordinator's command."""
-        self.command = self._start("federation", "start", str(self.folder))
-
-    def process(self, name: str, *, of: subprocess.Popen[bytes] | None) -> int | None:
-        """A process by a word of its command line, among all that a command started."""
-        if of is None or of.poll() is not None:
-            return None
-        for one in psutil.Process(of.pid).children(recursive=True):
-            try:
-                if any(name in part for part in one.cmdline()[:4]):
-                    return int(one.pid)
-            except psutil.Error:
-                continue
-        return None
-
-    def stop(self) -> None:
-        """End everything."""
-        for process in [*self.sites.values(), *filter(None, [self.command])]:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        for process in [*self.sites.values(), *filter(None, [self.command])]:
-            process.wait(timeout=60)
-
-    def checkpoints(self) -> Path:
-        """The folder of the rounds."""
-        return self.folder / "run" / "federation" / "fed-medlora"
-
-    def _call(self, *arguments: str) -> str:
-        command = [sys.executable, "-m", "fedmedlora", *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"}
-        with (self.root / "commands.log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "fedmedlora", *arguments],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def wait_for(holds: Callable[[], object], *, seconds: float, every: float = 0.05) -> bool:
-    """Whether something came to hold in time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if holds():
-            return True
-        time.sleep(every)
-    return False
-
-
-def reached(federation: Federation, outcome: Outcome, rng: random.Random) -> int | None:
-    """Wait until the run is where the fault is to strike; the process to kill."""
-    run = federation.folder / "run"
-    site = rng.choice(SITES)
-
-    def journal() -> dict[str, object]:
-        return read_journal(run) or {}
-
-    def in_round() -> bool:
-        told = journal()
-        return told.get("round") == outcome.round and told.get("state") == "training"
-
-    def answered() -> int:
-        told = journal().get("answered", {})
-        return len(told) if in_round() and isinstance(told, dict) else 0
-
-    def being_written() -> bool:
-        name = f".round-{outcome.round:04d}."
-        folder = federation.checkpoints()
-        return any(
-            path.name.startswith(name) and "replies" not in path.name
-            for path in (folder.iterdir() if folder.is_dir() else ())
-        )
-
-    fault = outcome.fault
-    if not wait_for(in_round, seconds=PATIENCE_S, every=0.01):
-        return None
-    app = federation.process("flwr-serverapp", of=federation.command)
-    command = federation.command
-    if fault == "site while training":
-        host = federation.sites[site]
-        wait_for(lambda: federation.process("flwr-clientapp", of=host), seconds=60)
-        time.sleep(rng.uniform(0.0, 6.0))
-        return federation.process("study.site_process", of=host)
-    if fault == "coordinator at the broadcast":
-        time.sleep(rng.uniform(0.0, 0.3))
-        return app
-    if fault == "coordinator while collecting":
-        wait_for(lambda: answered() >= rng.choice((1, 2)), seconds=PATIENCE_S, every=0.01)
-        return app
-    if fault == "coordinator while aggregating":
-        wait_for(lambda: answered() == len(SITES), seconds=PATIENCE_S, every=0.0005)
-        time.sleep(rng.uniform(0.0, 0.01))
-        return app
-    if fault == "coordinator at the checkpoint":
-        wait_for(lambda: answered() == len(SITES), seconds=PATIENCE_S, every=0.0005)
-        wait_for(being_written, seconds=5, every=0.0)
-        return app
-    time.sleep(rng.uniform(0.0, 10.0))
-    places: dict[str, Callable[[], int | None]] = {
-        "ClientApp of a site": lambda: federation.process(
-            "flwr-clientapp", of=federation.sites[site]
-        ),
-        "SuperNode of a site": lambda: federation.process(
-            "deployment.supernode", of=federation.sites[site]
-        ),
-        "SuperExec of a site": lambda: federation.process(
-            "flower-superexec", of=federation.sites[site]
-        ),
-        "command of a site": lambda: federation.sites[site].pid,
-        "SuperLink": lambda: federation.process("flower-superlink", of=command),
-        "SuperExec of the coordinator": lambda: federation.process("flower-superexec", of=command),
-        "command of the coordinator": lambda: command.pid if command is not None else None,
-        AWAY: lambda: command.pid if command is not None else None,
-        "proxy": lambda: federation.process("nginx", of=command),
-    }
-    return places[fault]()
-
-
-def run_with(federation: Federation, outcome: Outcome, rng: random.Random) -> str:
-    """One run with a fault; returns the hash of its adapter."""
-    shutil.rmtree(federation.folder / "run", ignore_errors=True)
+def stay_away(federation: Federation) -> float:
+    """Leave the coordinator's place empty for two minutes, and look that it is."""
+    if not wait_for(lambda: not federation.listens(), seconds=60):
+        raise RuntimeError("what the coordinator's command had started outlives it")
     begun = time.monotonic()
+    while time.monotonic() - begun < AWAY_S:
+        if federation.listens():
+            raise RuntimeError("something answers in the place of a coordinator that is away")
+        time.sleep(1.0)
+    return round(time.monotonic() - begun, 1)
+
+
+def run_with(federation: Federation, outcome: Outcome, rng: random.Random) -> str | None:
+    """One run with a fault; the hash of its adapter, None if it does not end."""
+    shutil.rmtree(federation.folder / "run", ignore_errors=True)
+    begun = restarted = time.monotonic()
     federation.start()
-    outcome.starts = 1
+    outcome.starts, before = 1, None
     if outcome.fault != "none":
-        outcome.killed = reached(federation, outcome, rng)
-        if outcome.killed is not None:
-            os.kill(outcome.killed, signal.SIGKILL)
-            places = federation.checkpoints()
-            outcome.seen = sorted(p.name for p in places.iterdir()) if places.is_dir() else []
+        strike(federation, outcome, rng)
+        before = federation.journal().get("pid")
     while True:
         for site, process in federation.sites.items():
             if process.poll() is not None:
+                outcome.site_starts += 1
                 federation.start_site(site)
         code = federation.command.poll() if federation.command is not None else 1
+        told = federation.journal()
+        anew = outcome.away_s is not None and told.get("pid") != before
+        if anew and outcome.back_s is None and set(told.get("joined", ())) == set(SITES):
+            outcome.back_s = round(time.monotonic() - restarted, 1)
         if code == 0:
             break
         if code is not None:
-            if outcome.fault == AWAY and outcome.starts == 1:
-                time.sleep(AWAY_S)
+            if outcome.fault == AWAY and outcome.struck and outcome.away_s is None:
+                outcome.away_s = stay_away(federation)
             if outcome.starts >= MOST_STARTS:
-                return "never done"
+                return None
             outcome.starts += 1
+            restarted = time.monotonic()
             federation.start()
-        if time.monotonic() - begun > PATIENCE_S:
-            return "not done in time"
+        if time.monotonic() - begun > PATIENCE_S + AWAY_S:
+            return None
         time.sleep(0.2)
     outcome.seconds = round(time.monotonic() - begun, 1)
-    return read_adapter(federation.folder / "run" / "adapters" / "fed-medlora").sha256
+    return federation.adapter()
 
 
-def drawn(runs: int, rng: random.Random, *, proxy: bool) -> list[Outcome]:
-    """Faults for so many runs: every point of a round equally often, then the other processes."""
+def drawn(runs: int, rng: random.Random, *, proxy: bool, only: Sequence[str]) -> list[Outcome]:
+    """Faults for so many runs: a point of a round and another process in turn, all of them."""
     others = [name for name in OTHERS if proxy or name != "proxy"]
     rng.shuffle(others)
-    faults = []
+    kinds = [only] if only else [POINTS, others]
+    order = []
     for number in range(runs):
-        part = POINTS if number % 3 < 2 else others
-        place = number // 3 * (2 if part is POINTS else 1) + (number % 3 if part is POINTS else 0)
-        faults.append(Outcome(part[place % len(part)], rng.choice((1, 2))))
-    return faults
+        turn, kind = divmod(number, len(kinds))
+        order.append(kinds[kind][turn % len(kinds[kind])])
+    return [Outcome(fault, rng.choice((1, 2))) for fault in order]
+
+
+def tried(federation: Federation, wanted: Outcome, rng: random.Random, expected: str) -> Outcome:
+    """A run with a fault, again if it was not struck where it was to be; the last of them."""
+    for _ in range(MOST_TRIES):
+        outcome = Outcome(wanted.fault, wanted.round)
+        outcome.same = run_with(federation, outcome, rng) == expected
+        if outcome.struck or not outcome.good:
+            break
+    return outcome
+
+
+def sentence(outcome: Outcome) -> str:
+    """One run in a line."""
+    told = [
+        f"{outcome.fault}, round {outcome.round}:",
+        "same adapter" if outcome.same else "ANOTHER ADAPTER, or none",
+        f"after {outcome.seconds:.0f} s, {outcome.starts} starts",
+    ]
+    if not outcome.struck:
+        told.append("- NOT STRUCK there")
+    if outcome.site_starts:
+        told.append(f"- sites' commands started again: {outcome.site_starts}")
+    if outcome.fault == AWAY:
+        told.append(f"- away {outcome.away_s} s, all sites back after {outcome.back_s} s")
+    return " ".join(told)
 
 
 @contextmanager
@@ -313,10 +132,11 @@ def place_for(out: Path | None) -> Iterator[Path]:
 
 
 def main() -> int:
-    """Measure; the exit code is 1 if a run did not end with the undisturbed adapter."""
+    """Measure; the exit code is 1 if a run did not go as it should, or a fault struck nothing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", action="append", default=[], choices=(*POINTS, *OTHERS))
     parser.add_argument("--out", type=Path, default=None, help="JSON file of all outcomes")
     parser.add_argument("--folder", type=Path, default=None, help="keep the federation here")
     arguments = parser.parse_args()
@@ -325,32 +145,31 @@ def main() -> int:
     proxy = shutil.which("nginx") is not None
     outcomes: list[Outcome] = []
     with place_for(arguments.folder) as root:
-        federation = Federation(root, proxy=proxy)
+        federation = Federation(root.resolve(), proxy=proxy)
         federation.found()
         try:
             for site in SITES:
                 federation.start_site(site)
             alone = Outcome("none", 0)
             undisturbed = run_with(federation, alone, rng)
-            print(f"undisturbed: {undisturbed[:12]} after {alone.seconds:.0f} s")
-            for outcome in drawn(arguments.runs, rng, proxy=proxy):
-                ended = run_with(federation, outcome, rng)
-                outcome.same = ended == undisturbed
-                outcomes.append(outcome)
-                told = "same adapter" if outcome.same else f"ANOTHER: {ended[:16]}"
-                print(
-                    f"{outcome.fault}, round {outcome.round}: {told}, {outcome.starts} starts, "
-                    f"{outcome.seconds:.0f} s",
-                    flush=True,
-                )
+            if undisturbed is None or alone.starts > 1 or alone.site_starts:
+                print("the undisturbed run does not end well by itself: nothing to compare with")
+                return 1
+            print(f"undisturbed: {undisturbed[:12]} after {alone.seconds:.0f} s", flush=True)
+            for wanted in drawn(arguments.runs, rng, proxy=proxy, only=arguments.only):
+                outcomes.append(tried(federation, wanted, rng, undisturbed))
+                print(sentence(outcomes[-1]), flush=True)
                 if arguments.out is not None:
                     arguments.out.write_text(json.dumps([asdict(o) for o in outcomes], indent=1))
         finally:
             federation.stop()
-    same = sum(outcome.same for outcome in outcomes)
-    struck = sum(outcome.killed is not None for outcome in outcomes)
-    print(f"{same} of {len(outcomes)} with the undisturbed adapter; {struck} were struck")
-    return 0 if same == len(outcomes) else 1
+    good = sum(outcome.good for outcome in outcomes)
+    struck = sum(outcome.struck for outcome in outcomes)
+    print(
+        f"{good} of {len(outcomes)} ended with the undisturbed adapter, no site started by hand; "
+        f"{struck} were struck where they were to be"
+    )
+    return 0 if good == struck == len(outcomes) else 1
 
 
 if __name__ == "__main__":

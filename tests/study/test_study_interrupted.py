@@ -56,7 +56,8 @@ def test_a_full_disk_during_a_checkpoint_keeps_the_last_good_one(tmp_path, monke
         run_study(study, out)
     monkeypatch.undo()
     before = read_adapter(federation / "round-0001" / "adapter").sha256
-    assert {path.name for path in federation.iterdir()} == {"federation.json", "round-0001"}
+    names = {path.name for path in federation.iterdir()}
+    assert names == {"federation.json", "declared.json", "round-0001"}
     run_study(study, out)
     assert read_adapter(federation / "round-0001" / "adapter").sha256 == before
     assert (out / "adapters" / METHOD / "task.json").is_file()
@@ -64,13 +65,13 @@ def test_a_full_disk_during_a_checkpoint_keeps_the_last_good_one(tmp_path, monke
 
 
 def test_an_adapter_appears_with_its_task_or_not_at_all(tmp_path, monkeypatch):
-    from fedmedlora.study import method_run
+    from fedmedlora.study import keeping
 
     def full(path, data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     study, out = study_of(tmp_path, *ONE_SITE, "federation.rounds=1"), tmp_path / "run"
-    monkeypatch.setattr(method_run, "write_bytes", full)
+    monkeypatch.setattr(keeping, "write_bytes", full)
     with pytest.raises(RunError, match="No space left on device"):
         run_study(study, out)
     assert not list((out / "adapters").rglob("*.*"))

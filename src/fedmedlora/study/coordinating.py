@@ -2,7 +2,7 @@
 
 FOLDER/run/federation/LABEL/    checkpoints, as a study on one machine writes them
 FOLDER/run/journal.json         how far it is
-FOLDER/run/adapters/LABEL/      the trained adapter
+FOLDER/run/adapters/LABEL/      the trained adapter, as ``keeping`` writes it
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedmedlora.config_deployment import load_coordinator
-from fedmedlora.durable import clear_leftovers, new_folder
+from fedmedlora.durable import clear_leftovers
 from fedmedlora.errors import FedMedLoRAError
 from fedmedlora.federation.deployment.journal import Journal, at_work
 from fedmedlora.federation.deployment.layout import CoordinatorFolder
 from fedmedlora.federation.flower import Grid
 from fedmedlora.federation.run import run_on_grid
-from fedmedlora.model.adapter_files import save_adapter
 from fedmedlora.study.admitting import all_admitted
+from fedmedlora.study.arms import Arm
+from fedmedlora.study.benches import Bench
 from fedmedlora.study.data import StudyData
+from fedmedlora.study.keeping import keep_adapter
 from fedmedlora.study.methods import MethodRunner
 from fedmedlora.study.shared import read_shared
 
@@ -47,7 +49,8 @@ def run_coordinator(grid: Grid, root: Path) -> None:
             clear_leftovers(run)
             members = all_admitted(folder, names)
             runner = MethodRunner(shared.study, StudyData((), ()), run, lambda kind, facts: None)
-            base = runner.bench(shared.arm).base(shared.arm.study)
+            bench = runner.bench(shared.arm)
+            base = bench.base(shared.arm.study)
             plan = replace(
                 runner.plan(shared.arm, names),
                 run_id=shared.run_id,
@@ -65,9 +68,23 @@ def run_coordinator(grid: Grid, root: Path) -> None:
                 key=folder.signing_key,
                 poll_s=POLL_S,
             )
-            with new_folder(run / "adapters" / shared.arm.label) as fresh:
-                save_adapter(result.adapter, fresh, base_model=base.path)
+            keep_adapter(
+                run / "adapters" / shared.arm.label,
+                result.adapter,
+                arm=shared.arm,
+                bench=bench,
+                # What each site annotated is known to that site.
+                covers=frozenset(bench.scheme.types),
+                open_biases=_open_biases(bench, shared.arm),
+                federation=run / "federation" / shared.arm.label,
+            )
         except FedMedLoRAError as error:
             journal.end("failed", reason=str(error))
             raise
         journal.end("done")
+
+
+def _open_biases(bench: Bench, arm: Arm) -> dict[str, float]:
+    """The study's number for each task; 0 where it is to be chosen on notes: they are elsewhere."""
+    bias, _ = bench.open_bias(arm.study)
+    return dict.fromkeys(bench.settings.tasks, 0.0 if isinstance(bias, str) else bias)

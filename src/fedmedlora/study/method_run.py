@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedmedlora.durable import new_folder, write_bytes
-from fedmedlora.federation.contributions import CONTRIBUTIONS_FILE, lineage
 from fedmedlora.federation.plan import RoundRecord
 from fedmedlora.model.adapter import Adapter
-from fedmedlora.model.adapter_files import save_adapter
 from fedmedlora.progress import OnEvent
 from fedmedlora.study.api_method import answer_by_endpoint
 from fedmedlora.study.arms import Arm
 from fedmedlora.study.by_round import score_round
 from fedmedlora.study.data import CohortData
 from fedmedlora.study.few_shot_method import show_examples
+from fedmedlora.study.keeping import keep_adapter
 from fedmedlora.study.methods import MethodRunner, Trained
 from fedmedlora.study.peak_memory import peak_megabytes, start_watching
 from fedmedlora.study.privacy import is_private, privacy_note
@@ -138,37 +135,14 @@ def _keep_adapters(runner: MethodRunner, arm: Arm, trained: Trained, folder: Run
     adapters = {arm.label: trained.adapter}
     for site, adapter in trained.own.items():
         adapters[f"{arm.label}.sites/{site}"] = adapter
-    for label, adapter in adapters.items():
-        place = folder.path / "adapters" / label
-        record = _task_record(runner, arm, trained)
-        # With its task or not at all; an adapter of an earlier try stays until then.
-        with new_folder(place) as fresh:
-            save_adapter(adapter, fresh, base_model=runner.bench(arm).base(arm.study).path)
-            if label == arm.label:
-                work = json.dumps(lineage(folder.path / "federation" / label), indent=1) + "\n"
-                write_bytes(fresh / CONTRIBUTIONS_FILE, work.encode())
-            if not arm.is_tagger:
-                text = json.dumps(record, indent=1) + "\n"
-                write_bytes(fresh / "task.json", text.encode())
-
-
-def _task_record(runner: MethodRunner, arm: Arm, trained: Trained) -> dict[str, Any]:
-    study, scheme = arm.study, runner.bench(arm).scheme
     covers = frozenset().union(*(site.covers for site in runner.sites(arm)))
-    return {
-        "backbone": study.backbone.name,
-        "precision": study.backbone.precision,
-        "scheme": {
-            "mains": dict(scheme.mains),
-            "modifiers": dict(scheme.modifiers),
-            "pairs": {main: list(types) for main, types in scheme.pairs.items()},
-        },
-        "task": study.task.model_dump(mode="json"),
-        "covers": [name for name in scheme.types if name in covers],
-        "decoding": {
-            "batch": study.decoding.batch,
-            "draft": study.decoding.draft,
-            "depth": study.decoding.depth,
-            "open_bias": dict(trained.open_biases),
-        },
-    }
+    for label, adapter in adapters.items():
+        keep_adapter(
+            folder.path / "adapters" / label,
+            adapter,
+            arm=arm,
+            bench=runner.bench(arm),
+            covers=covers,
+            open_biases=trained.open_biases,
+            federation=folder.path / "federation" / label if label == arm.label else None,
+        )

@@ -1,0 +1,1 @@
+"""What `measure_faults.py` is made of."""
