@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedmedlora.config import check_study
-from fedmedlora.errors import ConfigError
+from fedmedlora.errors import ConfigError, RunError
 from fedmedlora.federation.verify import verify_federation
 from fedmedlora.study.arms import study_arms
 from fedmedlora.study.data import load_data
@@ -161,17 +161,16 @@ def trained(folder, method, **federation):
 
 @pytest.mark.slow
 def test_a_whole_study_ends_with_the_plain_adapter(tmp_path):
-    plain = trained(tmp_path / "plain", "fed-medlora", screening={"norms": "off"})
-    masked = trained(tmp_path / "masked", "fed-medlora", secure_aggregation={})
-    apart = [
-        np.abs(masked.adapter.tensors[name] - tensor).max() / np.abs(tensor).max()
-        for name, tensor in plain.adapter.tensors.items()
-    ]
-    assert max(apart) <= 1e-4  # two rounds of training on adapters that differ in last bits
+    # One round: the optimiser makes much of last bits in a second one.
+    plain = trained(tmp_path / "plain", "fed-medlora", rounds=1)
+    masked = trained(tmp_path / "masked", "fed-medlora", rounds=1, secure_aggregation={})
+    for name, tensor in plain.adapter.tensors.items():
+        apart = np.linalg.norm(masked.adapter.tensors[name] - tensor)
+        assert apart <= 1e-5 * np.linalg.norm(tensor)
     assert [record.secure["weight"] for record in masked.records] == pytest.approx(
         [sum(site.tokens for site in record.sites.values()) for record in plain.records]
     )
-    again = trained(tmp_path / "masked", "fed-medlora", secure_aggregation={})  # nothing is left
+    again = trained(tmp_path / "masked", "fed-medlora", rounds=1, secure_aggregation={})
     assert again.adapter.sha256 == masked.adapter.sha256
 
 
@@ -185,6 +184,5 @@ def test_sites_score_themselves_in_a_whole_study(tmp_path):
 @pytest.mark.slow
 def test_verify_says_that_masked_rounds_cannot_be_made_again(tmp_path):
     trained(tmp_path, "fed-medlora", secure_aggregation={}, rounds=1)
-    [verdict] = verify_federation(tmp_path / "federation" / "fed-medlora")
-    assert not verdict.same
-    assert any("secure aggregation" in fault for fault in verdict.faults)
+    with pytest.raises(RunError, match=r"masked \(secure aggregation\), and no round"):
+        verify_federation(tmp_path / "federation" / "fed-medlora")

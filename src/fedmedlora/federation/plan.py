@@ -158,13 +158,10 @@ class FederationPlan:
         if self.secure is None:
             raise ConfigError("federation: secure_aggregation is off")
         method, keys = METHODS[self.method], dict(self.public_keys)
-        return Terms(
+        return Terms.of(
+            self.secure,
             run=self.run_id,
-            public_keys=tuple((site, keys.get(site, "")) for site in self.sites),
-            threshold=self.secure.threshold_of(len(self.sites)),
-            largest_weight=self.secure.largest_weight,
-            largest_norm=self.secure.largest_norm,
-            reference_loss=self.secure.reference_loss,
+            public_keys=[(site, keys.get(site, "")) for site in self.sites],
             weights=method.weights,
             size=self.size,
             beta=self.beta,

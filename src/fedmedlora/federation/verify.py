@@ -79,6 +79,7 @@ def verify_federation(folder: Path) -> list[RoundVerdict]:
     content, digest, _ = checkpoints.read_plan(folder)
     try:
         plan = TypeAdapter(FederationPlan).validate_python(content)
+        _refuse_masked(folder, plan)
         initial = read_adapter(folder / checkpoints.INITIAL_FOLDER)
     except (ValidationError, ValueError) as error:
         raise RunError(f"{folder / checkpoints.PLAN_FILE} holds no plan of this release") from error
@@ -102,6 +103,15 @@ def verify_federation(folder: Path) -> list[RoundVerdict]:
         verdict, state = _verify_round(folder, number, plan, initial, state)
         verdicts.append(verdict)
     return verdicts
+
+
+def _refuse_masked(folder: Path, plan: FederationPlan) -> None:
+    if plan.secure is not None:
+        raise RunError(
+            f"{folder}: its replies were masked (secure aggregation), and no round can be made "
+            "again from them; hashes and signatures of what the sites sent are in each round's "
+            "contributions.json and in the sites' own audit logs"
+        )
 
 
 def _verify_round(
@@ -178,12 +188,6 @@ class _Round:
     def combine(self) -> ServerModel:
         """The model after the round, from the replies."""
         told = self._contributions
-        if self._plan.secure is not None:
-            raise RunError(
-                "its replies were masked (secure aggregation): nobody but a site can say what it "
-                "sent, and the round cannot be made again; hashes and signatures of what was sent "
-                "are in contributions.json and in the sites' audit logs"
-            )
         if told.contributions and not self._statements.are_kept:
             raise RunError("its replies were not kept (federation.keep_replies)")
         calls = self._calls()

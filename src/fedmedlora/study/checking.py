@@ -21,9 +21,10 @@ from fedmedlora.config_deployment import SiteSettings, load_site
 from fedmedlora.errors import ConfigError, FedMedLoRAError
 from fedmedlora.evaluation.tables import Table
 from fedmedlora.federation.deployment.layout import SiteFolder
+from fedmedlora.federation.deployment.members import known_members
 from fedmedlora.federation.deployment.reaching import REFUSED_SKEW_S, Reached, reach
 from fedmedlora.privacy.ledger import open_ledger
-from fedmedlora.study.arms import study_arms
+from fedmedlora.study.arms import secure_options, study_arms
 from fedmedlora.study.data import StudyData, load_data
 from fedmedlora.study.ledgers import check_ledgers, refuse_other_names
 from fedmedlora.study.privacy import check_privacy, is_private, ledger_of, terms_of
@@ -66,6 +67,7 @@ def check_site(file: Path) -> list[Check]:
     checks = [Check("settings", "ok", name)]
     checks += _guarded("kit", "unpack the site's kit again", lambda: _versions(folder))
     checks += _keys(folder)
+    checks += _guarded("sites", "see docs/deploy.md", lambda: _members(folder, shared, settings))
     checks += _guarded("notes", "change notes in the settings", lambda: _notes(study))
     if METHODS[shared.arm.federated_method].scored:
         checks += _guarded("validation", "give more validation notes", lambda: _scoring(study))
@@ -113,6 +115,25 @@ def _keys(folder: SiteFolder) -> list[Check]:
         own = os.name == "nt" or not mode & 0o077
         advice = "" if own else f"chmod 600 {name}; if others may have read it, {_NEW_KEYS}"
         checks.append(Check(name, "ok" if own else "wrong", f"mode {mode:04o}", advice))
+    return checks
+
+
+def _members(folder: SiteFolder, shared: Shared, settings: SiteSettings) -> list[Check]:
+    """The other sites' keys, where secure aggregation needs them."""
+    if secure_options(shared.arm.study) is None:
+        return []
+    sites = shared.arm.study.site_names
+    found = known_members(folder, settings.name, sites)
+    checks = []
+    for site in sites:
+        if site == settings.name:
+            continue
+        if site in found:
+            advice = f"right if {site} reads out the same by telephone"
+            checks.append(Check(f"key of {site}", "ok", found[site].fingerprint, advice))
+        else:
+            advice = f"ask for {site}.membership.json, and put it into {folder.members.name}/"
+            checks.append(Check(f"key of {site}", "wrong", "missing", advice))
     return checks
 
 

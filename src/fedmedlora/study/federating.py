@@ -23,6 +23,7 @@ from fedmedlora.federation.deployment.services import Service, Services, refuse_
 from fedmedlora.federation.deployment.tending import tend_federation
 from fedmedlora.federation.offline import OFFLINE
 from fedmedlora.study.admitting import all_admitted
+from fedmedlora.study.securing import secure_terms
 from fedmedlora.study.service_files import renew_services
 from fedmedlora.study.shared import read_shared, site_study
 
@@ -88,6 +89,7 @@ def start_site(file: Path, *, note: Callable[[str], None]) -> None:
     folder, work = SiteFolder(file.parent), file.parent / settings.work
     shared = read_shared(file.parent / settings.study)
     site_study(shared, settings, folder=folder.root)
+    secure_terms(shared, settings.name, folder)
     for file_of_kit in (folder.authority, folder.node_key, folder.signing_key):
         if not file_of_kit.is_file():
             raise ConfigError(f"{file_of_kit}: is missing; `site unpack` of the kit makes it")

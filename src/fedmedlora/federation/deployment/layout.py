@@ -145,6 +145,11 @@ class SiteFolder:
         return self.root / "keys" / "node.key"
 
     @property
+    def members(self) -> Path:
+        """What the other sites say of themselves, SITE.membership.json each; where it is needed."""
+        return self.root / "members"
+
+    @property
     def signing_key(self) -> Path:
         """The site's private key for what it sends."""
         return self.root / "keys" / "signing.key"

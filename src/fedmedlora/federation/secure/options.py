@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from fedmedlora.aggregation.ring import Ring
 from fedmedlora.canonical import canonical, sha256
@@ -89,6 +90,36 @@ class Terms:
             )
         SecureOptions(self.threshold).threshold_of(len(keys))
         self.ring  # noqa: B018  # its bounds are checked where it is made
+
+    @classmethod
+    def of(
+        cls,
+        options: SecureOptions,
+        *,
+        run: str,
+        public_keys: Sequence[tuple[str, str]],
+        **weighing: Any,
+    ) -> Terms:
+        """The terms of a federation.
+
+        Args:
+            options: that it has.
+            run: id of its run.
+            public_keys: of all sites, in the plan's order.
+            weighing: ``weights``, ``size``, ``beta``, ``tau``.
+
+        Raises:
+            ConfigError: as of the class, and of ``SecureOptions.threshold_of``.
+        """
+        return cls(
+            run,
+            tuple(public_keys),
+            options.threshold_of(len(public_keys)),
+            largest_weight=options.largest_weight,
+            largest_norm=options.largest_norm,
+            reference_loss=options.reference_loss,
+            **weighing,
+        )
 
     @property
     def sites(self) -> tuple[str, ...]:
