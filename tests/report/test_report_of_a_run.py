@@ -81,8 +81,8 @@ def test_without_methods_json_labels_say_their_kind(label, kind, site):
 def test_a_full_run_has_every_section_and_a_link_to_each(full):
     page = page_of(full)
     assert page.sections == [
-        "summary", "scores", "joining", "leakage", "types", "new-site", "scaling", "variants", "seeds",
-        "rounds", "weights", "traffic", "costs", "coverage", "errors", "making",
+        "summary", "scores", "joining", "leakage", "types", "new-site", "scaling", "variants",
+        "seeds", "rounds", "weights", "traffic", "costs", "coverage", "errors", "making",
     ]  # fmt: skip
     assert {f"#{name}" for name in page.sections} <= set(page.links) | {"#summary"}
 
