@@ -227,7 +227,6 @@ def full_run(folder, *, include_text=True):
                 for site, against, score, auc in (
                     ("north", "held-out", "loss", 0.61),
                     ("north", "held-out", "calibrated", 0.58),
-                    ("north", "test", "loss", 0.9),
                     ("all", "held-out", "loss", 0.55),
                 )
             ],

@@ -7,7 +7,7 @@ the adapter's loss and by how many times lower that is than the untrained backbo
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fedmedlora.evaluation.intervals import Bootstrap
 from fedmedlora.evaluation.leakage import attack_auc
 from fedmedlora.leakage.bench import LeakageBench, NoteLosses
-from fedmedlora.leakage.records import AGAINST, ALL, Against, Membership, Score
+from fedmedlora.leakage.records import ALL, Against, Membership, Score
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.schema import Document
 from fedmedlora.seeds import derive_seed
@@ -50,39 +50,31 @@ def measure_membership(
     for site in bench.sites(arm):
         adapter = bench.adapter(arm, site.name)
         clean = [one for one in site.train if not is_planted(one)]
-        others = {
-            split: side
-            for split, notes in {"train": clean, **_held_out(bench, site)}.items()
-            if (side := _measured(bench, arm, adapter, site, notes, split=split)) is not None
-        }
-        members = others.pop("train", None)
-        if members is None or not others:
+        against, notes = _held_out(bench, site)
+        members = _measured(bench, arm, adapter, site, clean, split="train")
+        others = _measured(bench, arm, adapter, site, notes, split=against)
+        if members is None or others is None:
             lacking = "training" if members is None else "held-out"
             missing.append(
                 f"{arm.label}: membership at {site.name}: no {lacking} note (without a canary) "
                 "to compare"
             )
             continue
-        if len(others) > 1:
-            others["held-out"] = _joined(others.values())
-        for split in AGAINST:
-            if split in others:
-                pair = (members, others[split])
-                found += _records(arm.label, site.name, split, [pair], bootstrap)
-                strata.setdefault(split, []).append(pair)
-    for split, pairs in strata.items():
+        found += _records(arm.label, site.name, against, [(members, others)], bootstrap)
+        strata.setdefault(against, []).append((members, others))
+    for against, pairs in strata.items():
         if len(pairs) > 1:
-            found += _records(arm.label, ALL, split, pairs, bootstrap)
+            found += _records(arm.label, ALL, against, pairs, bootstrap)
     return found, missing
 
 
-def _held_out(bench: LeakageBench, site: SiteData) -> dict[str, Sequence[Document]]:
-    """Notes of the site that nothing was trained on; withheld ones alone, if there are any."""
+def _held_out(bench: LeakageBench, site: SiteData) -> tuple[Against, Sequence[Document]]:
+    """Notes of the site that nothing was trained on; withheld ones, if there are any."""
     if site.withheld:
-        return {"withheld": site.withheld}
+        return "withheld", site.withheld
     test = [one for cohort in bench.data.cohorts if cohort.name == site.name
             for one in cohort.documents]  # fmt: skip
-    return {"validation": site.validation, "test": test}
+    return "held-out", (*site.validation, *test)
 
 
 def _measured(
@@ -136,14 +128,6 @@ def _side(documents: Sequence[Document], found: NoteLosses, zero: NoteLosses) ->
     return _Side(
         {"loss": -own, "calibrated": np.log((untrained + _TINY) / (own + _TINY))},
         any(one.group is not None for one in documents),
-    )
-
-
-def _joined(sides: Iterable[_Side]) -> _Side:
-    parts = list(sides)
-    return _Side(
-        {score: np.concatenate([part.scores[score] for part in parts]) for score in _SCORES},
-        any(part.by_patient for part in parts),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -17,9 +17,9 @@ FORMAT = 1
 ALL = "all"
 #: loss: the adapter's own. calibrated: how many times lower than the untrained backbone's.
 Score = Literal["loss", "calibrated"]
-#: Notes that nothing was trained on; held-out are validation and test notes together.
-Against = Literal["withheld", "validation", "test", "held-out"]
-AGAINST: tuple[Against, ...] = get_args(Against)
+#: Notes that nothing was trained on: taken from the training notes at random, or the validation and
+#: test notes.
+Against = Literal["withheld", "held-out"]
 
 
 @dataclass(frozen=True)

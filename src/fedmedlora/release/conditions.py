@@ -119,7 +119,9 @@ def _membership(evidence: Evidence, policy: Policy) -> Iterator[Condition]:
         yield Condition("membership AUC", False, fault or f"{MISSING}: nothing was compared", bound)
         return
     measured = {one.site for one in records}
-    for site in evidence.sites if wanted.site is None else ():
+    pooled = evidence.arm.kind == "centralised"
+    expected = evidence.study.site_names if pooled else evidence.sites
+    for site in expected if wanted.site is None else ():
         if site not in measured:
             yield Condition(f"membership AUC, {site}", False, MISSING, bound)
     for one in records:

@@ -88,7 +88,7 @@ def _membership(found: Sequence[Membership]) -> list[Block]:
             if one.method == method
         )
         groups.append(Group(method, rows))
-    main = _widest(found)
+    main = [one for one in found if one.score == "loss"]
     chart = estimate_chart(
         "Membership by loss",
         [Estimate(f"{one.method}, {one.site}", one.auc, one.low, one.high) for one in main],
@@ -103,25 +103,12 @@ def _membership(found: Sequence[Membership]) -> list[Block]:
         Figures((chart,)),
         Text(
             (
-                "0.5 is a coin. Against validation and test notes more than that may also mean "
+                "0.5 is a coin. Against validation and test notes (held out) more may also mean "
                 "that these are other notes; withheld ones differ by chance alone.",
             ),
             small=True,
         ),
     ]
-
-
-def _widest(found: Sequence[Membership]) -> list[Membership]:
-    """By loss, against the most notes that were held out, each method and site once."""
-    rank = {"withheld": 3, "held-out": 2, "test": 1}
-    best: dict[tuple[str, str], Membership] = {}
-    for one in found:
-        if one.score != "loss":
-            continue
-        key = (one.method, one.site)
-        if key not in best or rank.get(one.against, 0) > rank.get(best[key].against, 0):
-            best[key] = one
-    return list(best.values())
 
 
 def _exposure(found: Sequence[Exposed]) -> list[Block]:
