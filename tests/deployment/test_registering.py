@@ -1,0 +1,51 @@
+"""A real SuperLink knows the keys that were admitted, and forgets one that was replaced."""
+
+import json
+
+import pytest
+from deployment_toys import found, study_of
+
+from fedmedlora.config_deployment import load_coordinator
+from fedmedlora.federation.deployment.coordinator import (
+    coordinator_services,
+    register_sites,
+    write_flower_files,
+)
+from fedmedlora.federation.deployment.kit import unpack_kit
+from fedmedlora.federation.deployment.layout import CoordinatorFolder
+from fedmedlora.federation.deployment.membership import membership_file
+from fedmedlora.federation.deployment.services import Services, wait_for_port
+from fedmedlora.study.admitting import admit_sites
+
+
+@pytest.mark.slow
+def test_a_key_that_was_replaced_is_forgotten_by_the_superlink(tmp_path):
+    made, _ = found(tmp_path, study_of())
+    folder = CoordinatorFolder(made.folder)
+    port = load_coordinator(folder.settings).superlink_port
+    write_flower_files(folder, port=port, app="")
+    superlink, *_ = coordinator_services(folder, port=port, proxy=True, environment={})
+    services = Services([superlink], logs=folder.logs)
+    services.start()
+    try:
+        wait_for_port(port, seconds=60, alive=lambda: services.pid("superlink") is not None)
+        register_sites(folder, ["icu"])
+        before = noted(folder)
+        assert before["node"]
+        register_sites(folder, ["icu"])
+        assert noted(folder) == before
+        unpack_kit(made.kits["icu"], tmp_path / "again", public=made.public)
+        admit_sites(folder.root, [membership_file(tmp_path / "again", "icu")], replace=True)
+        register_sites(folder, ["icu"])
+        after = noted(folder)
+        assert after["node"] not in (None, before["node"])
+        (folder.registered / "icu").unlink()  # killed before it was noted
+        register_sites(folder, ["icu"])
+        assert noted(folder) == {"key": after["key"], "node": None}
+    finally:
+        services.stop()
+
+
+def noted(folder):
+    """The site's key and the SuperLink's number for it."""
+    return json.loads((folder.registered / "icu").read_text())
