@@ -5,6 +5,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
@@ -35,11 +36,13 @@ def proxy(tmp_path_factory):
 
     class Behind(BaseHTTPRequestHandler):
         def do_POST(self):
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            said = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             reached.append(self.path)
+            wanted = int(said.removeprefix(b"want ")) if said.startswith(b"want ") else 0
             self.send_response_only(200)
-            self.send_header("Content-Length", "0")
+            self.send_header("Content-Length", str(wanted))
             self.end_headers()
+            self.wfile.write(bytes(wanted))
 
         do_GET = do_PUT = do_DELETE = do_POST
 
@@ -93,6 +96,22 @@ def test_a_site_reaches_every_endpoint_of_the_fleet_api(proxy, name):
 
 def test_a_large_piece_of_an_adapter_passes(proxy):
     assert asked(proxy, "/v1/fleet/push-object", content=bytes(30_000_000))[0] == 200
+
+
+def test_a_large_piece_of_an_adapter_comes_back_to_a_slow_site(proxy):
+    address, authority, _ = proxy
+    context = ssl.create_default_context(cafile=str(authority))
+    got = 0
+    with (
+        httpx.Client(verify=context) as client,
+        client.stream(
+            "POST", f"https://{address}/v1/fleet/pull-object", content=b"want 30000000"
+        ) as answer,
+    ):
+        for piece in answer.iter_raw(chunk_size=1_000_000):
+            time.sleep(0.01)  # slower than what sends
+            got += len(piece)
+    assert got == 30_000_000
 
 
 def flowers_paths():
