@@ -83,9 +83,10 @@ def run_with(federation: Federation, outcome: Outcome, rng: random.Random) -> st
 
 
 def drawn(runs: int, rng: random.Random, *, proxy: bool, only: Sequence[str]) -> list[Outcome]:
-    """Faults for so many runs: a point of a round and another process in turn, all of them."""
-    others = [name for name in OTHERS if proxy or name != "proxy"]
-    rng.shuffle(others)
+    """Faults for so many runs: a point of a round and another process in turn, first `AWAY`."""
+    rest = [name for name in OTHERS if name != AWAY and (proxy or name != "proxy")]
+    rng.shuffle(rest)
+    others = [AWAY, *rest]
     kinds = [only] if only else [POINTS, others]
     order = []
     for number in range(runs):
