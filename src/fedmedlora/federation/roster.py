@@ -104,7 +104,10 @@ class Roster:
         if not asked:
             return
         ttl = self._plan.ttl_s
-        messages = [Message(self._question, node, INTRODUCE, ttl=ttl) for node in asked]
+        messages = []
+        for node in asked:
+            question = self._end.address(self._question, phase="introduce", node=node, site="")
+            messages.append(Message(question, node, INTRODUCE, ttl=ttl))
         limit = None
         if not self._grid.is_local:
             limit = self._plan.timeout_s or max(self._plan.connect_s, READY_S)

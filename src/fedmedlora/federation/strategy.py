@@ -130,6 +130,7 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         progress: how far the federation has come.
         folder, server_losses, on_round, on_event: see ``run.run_federation``.
         log: the coordinator's audit log, if it keeps one.
+        key: file of its private key, if it has one.
     """
 
     def __init__(
@@ -143,9 +144,10 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         on_round: Callable[[RoundRecord, Adapter], None] | None = None,
         on_event: OnEvent | None = None,
         log: AuditLog | None = None,
+        key: Path | None = None,
     ) -> None:
         self.plan = plan
-        self._end = CoordinatorEnd(plan, log)
+        self._end = CoordinatorEnd(plan, log, key=key)
         self._initial = initial
         self.model = ServerModel(plan, initial, progress.state)
         self.records = list(progress.records)
@@ -558,7 +560,7 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
     # Messages and events
 
     def _message(self, phase: Phase, content: RecordDict, *, site: str, node: int) -> Message:
-        self._end.address(content, phase=phase, site=site)
+        content = self._end.address(content, phase=phase, node=node, site=site)
         group = str(self._round.number)
         return Message(content, node, _KINDS[phase], ttl=self.plan.ttl_s, group_id=group)
 

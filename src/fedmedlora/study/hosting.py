@@ -9,6 +9,7 @@ from fedmedlora.config_deployment import SiteSettings, load_site
 from fedmedlora.federation.client import Desk
 from fedmedlora.federation.deployment.layout import SiteFolder
 from fedmedlora.federation.plan import SiteWorker
+from fedmedlora.federation.signing import read_public_key
 from fedmedlora.study.arms import study_arms
 from fedmedlora.study.shared import Shared, read_shared, site_study
 
@@ -23,14 +24,16 @@ def site_desk(file: Path) -> Desk:
         ConfigError: they, or the study file beside them, are wrong.
     """
     settings, shared, work = _read(file)
+    folder = SiteFolder(file.parent)
     return Desk(
         (settings.name,),
         partial(site_worker, file),
         logs=work / "incidents",
         own=work / "federation" / shared.arm.label,
-        keys={settings.name: SiteFolder(file.parent).signing_key},
+        keys={settings.name: folder.signing_key},
         audit=work,
         run=shared.run_id,
+        coordinator=read_public_key(folder.coordinator),
     )
 
 
