@@ -109,12 +109,13 @@ def compare_ends(one: Checked, other: Checked) -> tuple[str, ...]:
     site, coordinator = roles["site"], roles["coordinator"]
     runs = {entry.get("run") for entry in coordinator.entries if "run" in entry}
     theirs = [entry for entry in coordinator.entries if entry.get("site") == site.owner]
+    asked = [entry for entry in coordinator.entries if entry.get("phase") == "introduce"]
     ours = [entry for entry in site.entries if entry.get("run") in runs]
     faults = (
         *_faults_of_heads(site, theirs, "the coordinator"),
         *_faults_of_heads(coordinator, ours, site.owner),
         *_unmatched(theirs, ours, f"the coordinator's log, not in {site.owner}'s"),
-        *_unmatched(ours, theirs, f"{site.owner}'s log, not in the coordinator's"),
+        *_unmatched(ours, [*theirs, *asked], f"{site.owner}'s log, not in the coordinator's"),
     )
     if not faults and not {one.get("run") for one in theirs} & {one.get("run") for one in ours}:
         raise RunError(
@@ -145,7 +146,7 @@ def _unmatched(
     """Messages that one end received and the other does not know to have sent."""
     sent = {one.get("sha256") for one in others if one.get("kind") == "sent"}
     for entry in entries:
-        told = entry.get("kind") == "received" and entry.get("phase") != "introduce"
-        # What came too late was not looked at, and has no hash.
-        if told and "sha256" in entry and entry["sha256"] not in sent:
+        # What came too late, or could not be read, has no hash.
+        told = entry.get("kind") == "received" and "sha256" in entry
+        if told and entry["sha256"] not in sent:
             yield f"entry {entry.get('n')} (received) of {place} (sent)"

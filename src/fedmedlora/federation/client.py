@@ -20,7 +20,7 @@ from fedmedlora.federation import wire
 from fedmedlora.federation.adapter_parts import adapter_part
 from fedmedlora.federation.audit import AuditLog
 from fedmedlora.federation.ends import SiteEnd
-from fedmedlora.federation.flower import ClientApp, Context, Message, RecordDict
+from fedmedlora.federation.flower import ClientApp, Context, Message, MessageType, RecordDict
 from fedmedlora.federation.own_rounding import OwnRounding
 from fedmedlora.federation.own_rounds import own_folder
 from fedmedlora.federation.plan import SiteWorker, Workers
@@ -34,6 +34,14 @@ from fedmedlora.model.packing import is_difference
 INTRODUCE = "query.introduce"
 #: Of secure aggregation, beside training: each a kind of query.
 SMALL_STAGES: tuple[Phase, ...] = ("keys", "shares", "agree", "unmask")
+#: Flower's type of the messages of each phase.
+MESSAGE_TYPES: dict[Phase, str] = {
+    "introduce": INTRODUCE,
+    "train": MessageType.TRAIN,
+    "score": MessageType.EVALUATE,
+    **{stage: f"{MessageType.QUERY}.{stage}" for stage in SMALL_STAGES},
+}
+PHASES: dict[str, Phase] = {kind: phase for phase, kind in MESSAGE_TYPES.items()}
 
 #: Word for the kind of a failure, by the name of the exception's class or of a base of it; the
 #: first that fits. Names, because torch's classes cannot be imported here.

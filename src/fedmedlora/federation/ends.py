@@ -210,20 +210,26 @@ class CoordinatorEnd:
             check_signed(proof, self.keys[site])
         return proof
 
-    def admit(self, site: str, node: int) -> None:
-        """Log that a node speaks for a site."""
-        self._note("joined", site, "introduce", round=0, node=node)
-
     def record(
-        self, site: str, *, phase: Phase, round: int, status: str, reason: str | None
+        self, site: str, *, phase: Phase, round: int, status: str, reason: str | None, **more: Any
     ) -> None:
-        """Log what became of a site's reply, if one came.
+        """Log what became of a site's reply, if one came: what could not be read, too.
+
+        Args:
+            site: whose it is; "" if that is not known.
+            phase, round: of the request.
+            status: of the reply; a site that is absent has sent none.
+            reason: why it is not ok.
+            more: for the entry.
 
         Raises:
             RunError: it cannot be logged.
         """
-        if (phase, site) in self._heard:
-            self._note("received", site, phase, round=round, status=status, reason=reason)
+        heard = self._heard.pop((phase, site), None)
+        if self._log is None or (heard is None and status not in ("failed", "refused")):
+            return
+        told = {"site": site, "run": self._run, "phase": phase, "round": round, **more}
+        self._log.append("received", **told, **(heard or {}), status=status, reason=reason)
 
     def record_late(self, site: str, *, phase: Phase, round: int) -> None:
         """Log that a reply came after its round's deadline; errors as of ``record``."""
@@ -231,8 +237,3 @@ class CoordinatorEnd:
             reason = "it came after the deadline of its round"
             told = {"site": site, "run": self._run, "phase": phase, "round": round}
             self._log.append("received", **told, status="refused", reason=reason)
-
-    def _note(self, kind: Any, site: str, phase: Phase, **facts: Any) -> None:
-        heard = self._heard.pop((phase, site), {})
-        if self._log is not None:
-            self._log.append(kind, site=site, run=self._run, phase=phase, **heard, **facts)

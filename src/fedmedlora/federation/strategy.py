@@ -23,7 +23,7 @@ from fedmedlora.aggregation.weights import pool_losses
 from fedmedlora.errors import FederationError
 from fedmedlora.federation import checkpoints, wire
 from fedmedlora.federation.audit import AuditLog
-from fedmedlora.federation.client import SMALL_STAGES
+from fedmedlora.federation.client import MESSAGE_TYPES, PHASES
 from fedmedlora.federation.contributions import Answers, contributions_of, kept_files
 from fedmedlora.federation.ends import CoordinatorEnd
 from fedmedlora.federation.flower import (
@@ -31,7 +31,6 @@ from fedmedlora.federation.flower import (
     ConfigRecord,
     Grid,
     Message,
-    MessageType,
     Metadata,
     MetricRecord,
     RecordDict,
@@ -67,11 +66,6 @@ from fedmedlora.model.packing import form_of, pack
 
 Given = TypeVar("Given")
 Found = TypeVar("Found")
-_KINDS: dict[Phase, str] = {
-    "train": MessageType.TRAIN,
-    "score": MessageType.EVALUATE,
-    **{stage: f"{MessageType.QUERY}.{stage}" for stage in SMALL_STAGES},
-}
 
 
 @dataclass
@@ -562,7 +556,7 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
     def _message(self, phase: Phase, content: RecordDict, *, site: str, node: int) -> Message:
         content = self._end.address(content, phase=phase, node=node, site=site)
         group = str(self._round.number)
-        return Message(content, node, _KINDS[phase], ttl=self.plan.ttl_s, group_id=group)
+        return Message(content, node, MESSAGE_TYPES[phase], ttl=self.plan.ttl_s, group_id=group)
 
     def _log_replies(self, phase: Phase, turned: Mapping[str, Turned]) -> None:
         good = Turned("ok", "")
@@ -579,12 +573,11 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
     def _note_late(self, request: Metadata) -> None:
         """An answer came after its round's deadline: it is named, and counts nowhere."""
         site, number = self.site(request.dst_node_id), int(request.group_id or 0)
-        if not site or not number:
-            return
-        phase: Phase = "train" if request.message_type == MessageType.TRAIN else "score"
-        self._round.note(site, late={**self._round.sites[site].late, phase: number})
+        phase = PHASES[request.message_type]
         self._end.record_late(site, phase=phase, round=number)
-        self._tell("late", site=site, round=number, phase=phase)
+        if site and number:
+            self._round.note(site, late={**self._round.sites[site].late, phase: number})
+            self._tell("late", site=site, round=number, phase=phase)
 
     def _count(self, phase: str) -> None:
         """Add the bytes of the latest exchange to the sites' records."""
