@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from fedmedlora.durable import replace_bytes
@@ -184,7 +184,7 @@ def _recalled(file: Path) -> tuple[dict[str, Declared], dict[str, Proof]]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         declared = {
-            str(site): Declared(int(most["examples"]), int(most["tokens"]))
+            str(site): Declared(*(int(most[one.name]) for one in fields(Declared)))
             for site, most in content.items()
         }
         proofs = {

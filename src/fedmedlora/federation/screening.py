@@ -141,13 +141,20 @@ def screen_scores(
     calls: Mapping[str, wire.Call],
     *,
     candidates: Sequence[str],
+    declared: Mapping[str, Declared],
     check: Check,
 ) -> tuple[dict[str, Score], dict[str, Turned]]:
     """Sort the replies to a scoring request of candidates that have these hashes; see
     ``screen_updates``."""
 
     def read(content: RecordDict, site: str) -> Score:
-        return _read_score(content, candidates=candidates)
+        score = _read_score(content, candidates=candidates)
+        most = declared[site].validation if site in declared else 0
+        if score.tokens > most:
+            raise FederationError(
+                f"it scored on {score.tokens} tokens, and declared {most} at most when it joined"
+            )
+        return score
 
     return _screen(replies, nodes, calls, read, check)
 

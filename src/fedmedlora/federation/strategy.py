@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -189,7 +189,7 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         self._round.nodes = self._roster.present()
         self._round.answers.stated["introduce"] = dict(self._roster.proofs)
         for site, most in self._roster.declared.items():
-            self._round.note(site, declared={"examples": most.examples, "tokens": most.tokens})
+            self._round.note(site, declared=asdict(most))
         self._tell("round", round=number, rounds=self.plan.rounds, sites=len(self._round.nodes))
         nodes = {site: node for node, site in self._round.nodes.items()}
         if self.plan.secure is not None:
@@ -449,6 +449,7 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
             nodes,
             calls,
             candidates=[one.sha256 for one in candidates.values()],
+            declared=self._roster.declared,
             check=partial(self._end.check, phase="score"),
         )
         self._count("score")
