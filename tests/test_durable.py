@@ -28,6 +28,27 @@ def test_a_folder_is_replaced_whole_and_nothing_else_stays(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
+def test_the_disk_has_every_file_and_folder_before_it_takes_its_place(tmp_path, monkeypatch):
+    synced = []
+
+    def noted(handle):
+        synced.append(Path(f"/proc/self/fd/{handle}").readlink())
+
+    monkeypatch.setattr(os, "fsync", noted)
+    with new_folder(tmp_path / "a" / "b" / "kept") as fresh:
+        (fresh / "one" / "two").mkdir(parents=True)
+        (fresh / "one" / "two" / "moved").write_text("not waited for by who wrote it")
+        (fresh / "file").write_text("nor this")
+    inside = [
+        path.relative_to(fresh).as_posix() for path in synced if fresh in (path, *path.parents)
+    ]
+    assert sorted(inside) == [".", "file", "one", "one/two", "one/two/moved"]
+    order = {name: place for place, name in enumerate(inside)}
+    assert order["one/two/moved"] < order["one/two"] < order["one"] < order["."]
+    # Then the folders that got a new entry: the one that it is in, and those that were made.
+    assert synced[len(inside) :] == [tmp_path / "a" / "b", tmp_path / "a", tmp_path]
+
+
 def test_an_interruption_between_the_two_renamings_keeps_the_old_folder(tmp_path, monkeypatch):
     write(tmp_path / "kept", "old")
     rename = Path.replace

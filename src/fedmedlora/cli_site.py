@@ -34,16 +34,27 @@ def audit(
     key: Annotated[
         Path | None, typer.Option(metavar="FILE.pub", help="Public key that must have signed it.")
     ] = None,
+    coordinator: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.pub",
+            help="Public key that must have signed the requests.",
+        ),
+    ] = None,
 ) -> None:
     """Show what was sent and received, when, how large, with hashes."""
     import json
+    from dataclasses import replace
 
     from fedmedlora.evaluation.tables import Table, render_text
     from fedmedlora.federation.audit_account import HEADERS, rows, sentences
-    from fedmedlora.federation.audit_check import check_log, compare_ends
+    from fedmedlora.federation.audit_check import check_log, compare_ends, faults_of_requests
     from fedmedlora.federation.signing import read_public_key
 
     checked = check_log(log, public=None if key is None else read_public_key(key))
+    if coordinator is not None:
+        unsigned = faults_of_requests(checked, read_public_key(coordinator))
+        checked = replace(checked, faults=(*checked.faults, *unsigned))
     other = None if against is None else check_log(against)
     apart: tuple[str, ...] = ()
     if other is not None:

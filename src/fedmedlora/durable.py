@@ -17,16 +17,18 @@ from fedmedlora.errors import RunError
 def new_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder that takes ``folder``'s place when the block ends well.
 
-    What a killed process leaves of it, ``clear_leftovers`` clears away.
+    The disk has all that is in it before it takes the place. What a killed process leaves of it,
+    ``clear_leftovers`` clears away.
 
     Raises:
         RunError: an ``OSError`` happened; the temporary folder is removed, ``folder`` is as before.
     """
     fresh = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp"
+    missing = [parent for parent in fresh.parents if not parent.exists()]
     try:
         fresh.mkdir(parents=True)
         yield fresh
-        _sync_folder(fresh)
+        _sync_tree(fresh)
         if folder.exists():
             old = fresh.with_suffix(".old")
             folder.replace(old)
@@ -38,7 +40,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
         else:
             fresh.replace(folder)
-        _sync_folder(folder.parent)
+        for made in (folder, *missing):
+            _sync(made.parent)
     except OSError as error:
         raise RunError(
             f"cannot write {folder}: {error.strerror}; what was there before is untouched"
@@ -132,13 +135,20 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    _sync(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def _sync_tree(folder: Path) -> None:
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            _sync(Path(place) / name)
+        _sync(Path(place))
+
+
+def _sync(path: Path) -> None:
     if os.name == "nt":  # folders cannot be opened there
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

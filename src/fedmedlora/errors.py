@@ -55,6 +55,10 @@ class PrivacyError(FedMedLoRAError):
     """A privacy budget is spent or would be overspent, or cannot be accounted for."""
 
 
+class RequestError(FedMedLoRAError):
+    """A site was asked by somebody who is not its coordinator."""
+
+
 class EndpointError(FedMedLoRAError):
     """An API endpoint refused, failed or answered something else than it should."""
 

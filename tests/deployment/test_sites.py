@@ -16,7 +16,7 @@ from fedmedlora.errors import ConfigError
 from fedmedlora.federation import wire
 from fedmedlora.federation.client import client_app
 from fedmedlora.federation.deployment.reaching import reach
-from fedmedlora.federation.flower import Context, RecordDict
+from fedmedlora.federation.flower import ConfigRecord, Context, RecordDict
 from fedmedlora.model.packing import pack
 from fedmedlora.study.checking import check_site
 from fedmedlora.study.data import load_data
@@ -181,6 +181,7 @@ def asked(desk, run, **manifest):
     call = wire.Call(run, 1, replace(initial.manifest, **manifest).to_json(), "bf16")
     content = wire.request(call, wire.adapter_arrays(pack(initial, "bf16")))
     context = Context(1, 1, {"site": "icu"}, RecordDict(), {})
+    desk = replace(desk, coordinator="")  # whoever asks
     return client_app(desk)(request_of(content), context).content[wire.CONFIG]
 
 
@@ -190,6 +191,15 @@ def test_a_request_of_another_study_file_is_refused(federation):
     refused = asked(desk, "toy/fed-medlora@" + "0" * 64)
     assert (refused["status"], refused["code"]) == ("failed", "config")
     assert asked(desk, desk.run)["status"] == "ok"
+
+
+def test_a_request_that_the_coordinator_did_not_sign_is_refused(federation):
+    _, [icu, *_] = federation
+    desk = site_desk(icu.settings)
+    context = Context(1, 1, {"site": "icu"}, RecordDict(), {})
+    content = RecordDict({wire.CONFIG: ConfigRecord({"run": desk.run, "round": 1})})
+    told = client_app(desk)(request_of(content), context).content[wire.CONFIG]
+    assert (told["status"], told["code"]) == ("failed", "request")
 
 
 @pytest.mark.parametrize("what", ["backbone", "tokenizer", "scheme"])

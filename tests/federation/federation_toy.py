@@ -30,7 +30,7 @@ class ToySite:
 
     def declared(self):
         tokens = PULL[self.name][1]
-        return Declared(tokens // 10, tokens)
+        return Declared(tokens // 10, tokens, tokens)
 
     def train(self, adapter, order):
         self.rounds.append(order.round)

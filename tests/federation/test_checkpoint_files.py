@@ -28,7 +28,8 @@ def test_a_flipped_bit_in_any_file_of_the_last_round_costs_that_round_alone(tmp_
     names = sorted(path.relative_to(last) for path in last.rglob("*") if path.is_file())
     assert {path.name for path in names} == {
         "round.json", "contributions.json", "server.safetensors", "SHA256SUMS", "packed.npy",
-        "train.json", "adapter_model.safetensors", "adapter_config.json", "fedmedlora.json",
+        "introduce.json", "train.json", "adapter_model.safetensors", "adapter_config.json",
+        "fedmedlora.json",
     }  # fmt: skip
     for turn, name in enumerate(names):
         data = bytearray((last / name).read_bytes())

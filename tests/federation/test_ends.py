@@ -3,14 +3,18 @@
 import json
 
 import pytest
-from federation_toy import SITES, Raising, ToySite, plan, sites, start, toy_site
+from federation_toy import SITES, Raising, ToySite, dying_site, plan, sites, start, toy_site
+from flwr.app import Error
 from hostile import keys_in, run_with
 
 from fedmedlora.canonical import sha256
 from fedmedlora.errors import FederationError
 from fedmedlora.federation import run as run_module
 from fedmedlora.federation.audit_check import check_log, compare_ends
+from fedmedlora.federation.flower import Message
+from fedmedlora.federation.grid import InProcessGrid
 from fedmedlora.federation.run import run_federation
+from fedmedlora.federation.signing import make_key
 
 
 def run(folder, keys=({}, ()), *, workers=None, resume=False, **changes):
@@ -49,10 +53,13 @@ def test_every_message_is_in_both_logs_and_they_agree(tmp_path):
             ),
         ]  # fmt: skip
         theirs = [one for one in coordinator.entries if one.get("site") == name]
-        assert [one["kind"] for one in theirs] == ["joined", *["sent", "received"] * 4]
+        assert [one["kind"] for one in theirs] == ["received", *["sent", "received"] * 4]
+        assert [one["phase"] for one in theirs[:2]] == ["introduce", "train"]
+        asked = [one for one in coordinator.entries if one.get("node") == theirs[0]["node"]]
+        assert (asked[0]["kind"], asked[0]["phase"]) == ("sent", "introduce")
         # What is said of a message is the same at both ends.
         here = {one["sha256"]: one["bytes"] for one in log.entries if one["kind"] != "begun"}
-        there = {one["sha256"]: one["bytes"] for one in theirs}
+        there = {one["sha256"]: one["bytes"] for one in [asked[0], *theirs]}
         assert there.items() <= here.items()
         told = [one for one in log.entries if one["kind"] == "sent" and one["phase"] == "train"]
         assert [one["said"]["numbers"]["counts"]["rows_cut"] for one in told] == [3, 3]
@@ -93,8 +100,13 @@ def test_failures_and_resumption_are_in_the_logs(tmp_path):
         (one["round"], one["status"]) for one in coordinator.entries
         if one["kind"] == "received" and one["site"] == "south"
     ]  # fmt: skip
-    assert received == [(1, "ok"), (2, "failed"), (2, "ok"), (3, "ok")]
-    assert kinds(coordinator).count(("joined", "introduce", 0)) == 2 * len(SITES)
+    assert received == [(0, "ok"), (1, "ok"), (2, "failed"), (0, "ok"), (2, "ok"), (3, "ok")]
+    for kind in ("sent", "received"):
+        assert kinds(coordinator).count((kind, "introduce", 0)) == 2 * len(SITES)
+    # The word that left is in the site's own log.
+    words = [one["said"]["config"].get("code") for one in ours["south"].entries
+             if one["kind"] == "sent"]  # fmt: skip
+    assert words == [None, None, "error", None, None, None]
 
 
 def test_refused_replies_are_logged_with_the_reason(monkeypatch, tmp_path):
@@ -112,8 +124,9 @@ def test_refused_replies_are_logged_with_the_reason(monkeypatch, tmp_path):
     run_with(monkeypatch, tmp_path / "run", keys, more, rounds=1)
     coordinator, ours = logs(tmp_path / "run")
     [entry] = [
-        one for one in coordinator.entries if one["kind"] == "received" and one["site"] == "south"
-    ]
+        one for one in coordinator.entries
+        if (one["kind"], one.get("phase"), one.get("site")) == ("received", "train", "south")
+    ]  # fmt: skip
     assert entry["status"] == "refused"
     assert "signature" in entry["reason"]
     # The site's log does not have what came: somebody changed it between the two.
@@ -127,6 +140,62 @@ def test_sites_in_processes_of_their_own_sign_and_log_alike(tmp_path):
     assert {site.status for site in result.records[0].sites.values()} == {"ok"}
     coordinator, ours = logs(tmp_path / "run")
     assert all(compare_ends(log, coordinator) == () for log in ours.values())
+
+
+def test_a_process_that_dies_is_in_both_logs_and_signed_for(tmp_path):
+    keys = keys_in(tmp_path / "keys")
+    result = run(tmp_path / "run", keys, rounds=1, workers=dying_site, processes=3, min_sites=2)
+    south = result.records[0].sites["south"]
+    assert (south.status, south.reason.split(" (")[0]) == ("failed", "process-died")
+    coordinator, ours = logs(tmp_path / "run")
+    assert compare_ends(ours["south"], coordinator) == ()
+    assert ours["south"].entries[-1]["said"]["config"]["code"] == "process-died"
+    told = [one for one in coordinator.entries if one.get("status") == "failed"]
+    assert [one["site"] for one in told] == ["south"]
+
+
+def test_a_node_that_fails_or_lies_at_joining_is_in_the_logs(tmp_path):
+    keys = keys_in(tmp_path / "keys")
+    make_key(tmp_path / "keys" / "stranger")
+    with pytest.raises(FederationError, match="south absent"):
+        run(tmp_path / "run", ({**keys[0], "south": tmp_path / "keys" / "stranger"}, keys[1]),
+            rounds=1, connect_s=0.0)  # fmt: skip
+    coordinator, _ = logs(tmp_path / "run")
+    [told, *_] = [one for one in coordinator.entries if one.get("site") == "south"]
+    assert (told["kind"], told["phase"], told["status"]) == ("received", "introduce", "refused")
+    assert "does not bear the signature" in told["reason"]
+    assert len(told["sha256"]) == 64
+
+
+class Ended(InProcessGrid):
+    """South's app ends as Flower tells it, with words of its own."""
+
+    kind = ""
+
+    def pull_messages(self, message_ids):
+        for reply in super().pull_messages(message_ids):
+            meta = reply.metadata
+            if (meta.src_node_id, meta.message_type) == (2, self.kind):
+                meta.__dict__.update(
+                    _src_node_id=0, _dst_node_id=2, _message_id=meta.reply_to_message_id
+                )
+                yield Message(Error(code=1, reason="Mrs Zyxwvut"), reply_to=reply)
+            else:
+                yield reply
+
+
+@pytest.mark.parametrize("kind", ["train", "query.introduce"])
+def test_an_app_that_ends_without_an_answer_is_in_the_coordinators_log(monkeypatch, tmp_path, kind):
+    monkeypatch.setattr(Ended, "kind", kind)
+    monkeypatch.setattr(run_module, "InProcessGrid", Ended)
+    run(tmp_path, rounds=1, min_sites=2, connect_s=0.0)
+    coordinator, _ = logs(tmp_path)
+    failed = [one for one in coordinator.entries if one.get("status") == "failed"]
+    site = "south" if kind == "train" else ""
+    assert {(one["site"], one["reason"]) for one in failed} == (
+        {(site, "its app ended with Flower error 1")}
+    )
+    assert b"Zyxwvut" not in (tmp_path / "audit.jsonl").read_bytes()
 
 
 def test_signing_and_logging_change_nothing_of_the_result(tmp_path):

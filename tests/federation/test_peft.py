@@ -36,7 +36,7 @@ class Counting:
         self.ids = torch.arange(SITES.index(name), 16, 2)[None]
 
     def declared(self):
-        return Declared(1, 8)
+        return Declared(1, 8, 8)
 
     def train(self, adapter, order):
         model, manifest = adapted()

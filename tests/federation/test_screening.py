@@ -18,6 +18,7 @@ from fedmedlora.federation.flower import (
     Array,
     ArrayRecord,
     ConfigRecord,
+    Message,
     MetricRecord,
     RecordDict,
     from_bytes,
@@ -163,7 +164,7 @@ def test_a_reply_above_what_its_site_declared_is_refused_with_both_numbers(
     assert (
         south.reason == f"it counts {most + 1} {name}, and declared {most} at most when it joined"
     )
-    assert south.declared == {"examples": 20, "tokens": 200}
+    assert south.declared == {"examples": 20, "tokens": 200, "validation": 200}
 
 
 def test_what_was_declared_is_the_most_and_less_is_good(monkeypatch, tmp_path):
@@ -179,7 +180,8 @@ def test_a_site_that_declares_no_size_is_asked_again_and_not_counted(
 
     def change(content):
         asked.append(content)
-        content[wire.METRICS] = MetricRecord({"examples": examples or 0, "tokens": 200})
+        told = {"examples": examples or 0, "tokens": 200, "validation": 200}
+        content[wire.METRICS] = MetricRecord(told)
         if examples is None:
             content.pop(wire.METRICS)
 
@@ -196,7 +198,7 @@ class Growing(ToySite):
 
     def declared(self):
         self.times += 1
-        return Declared(20 * self.times, 200 * self.times)
+        return Declared(20 * self.times, 200 * self.times, 200)
 
     def train(self, adapter, order):
         return replace(super().train(adapter, order), tokens=200 * self.times)
@@ -286,6 +288,7 @@ def test_a_forged_failure_cannot_bring_text_into_the_record(monkeypatch, tmp_pat
         set_metric("losses", [math.nan] * 3),
         set_metric("losses", 1.0),
         set_metric("tokens", 0),
+        set_metric("tokens", 201),
         set_config("round", 2),
         set_config("candidates", ["0" * 64] * 3),
         lambda c: c[wire.CONFIG].pop("candidates"),
@@ -298,6 +301,13 @@ def test_malformed_scores_are_left_out(monkeypatch, tmp_path, change):
     assert records["south"].status == "ok"
     # north's and west's scores of candidate 0.5, by 100 and 500 tokens: (.5 + 4.5 * 5) / 6
     assert records["north"].validation_loss == pytest.approx((0.5 + 22.5) / 6, abs=1e-6)
+
+
+def test_a_score_on_more_than_its_site_declared_is_refused_with_both_numbers(monkeypatch, tmp_path):
+    change = set_metric("tokens", 201)
+    south = run_tampered(monkeypatch, tmp_path, change, kind="evaluate", method="fed-medlora+")
+    told = "refused: it scored on 201 tokens, and declared 200 at most when it joined"
+    assert south["south"].scoring == told
 
 
 # Grids on which sites are missing, late or doubled
@@ -502,8 +512,6 @@ def test_a_node_that_takes_a_name_later_is_not_heard(tmp_path, monkeypatch):
 def test_an_app_that_breaks_is_told_without_its_words(tmp_path):
     from flwr.app import Error
 
-    from fedmedlora.federation.flower import Message
-
     class Broken(InProcessGrid):
         def pull_messages(self, message_ids):
             replies = list(super().pull_messages(message_ids))
@@ -523,6 +531,21 @@ def test_an_app_that_breaks_is_told_without_its_words(tmp_path):
 
     south = run_on(Broken, tmp_path)[0]["south"]
     assert (south.status, south.reason) == ("failed", "its app ended with Flower error 1")
+
+
+def test_requests_are_forgotten_when_they_are_answered_or_out_of_date(tmp_path):
+    grid = CountedGrid(LateSouth(SequentialSwitch(Desk(SITES, sites())), nodes=3))
+
+    def ask(ttl):
+        content = RecordDict({wire.CONFIG: ConfigRecord({"run": "toy", "round": 1})})
+        asked = [Message(content, node, "train", ttl=ttl) for node in (1, 2, 3)]
+        return [one.metadata.src_node_id for one in grid.send_and_receive(asked, timeout=0.3)]
+
+    assert ask(ttl=3600.0) == [1, 3]
+    assert [one.dst_node_id for one in grid.asked.values()] == [SOUTH]
+    assert ask(ttl=0.1) == [1, 3]
+    assert ask(ttl=3600.0) == [1, 3]
+    assert [one.ttl for one in grid.asked.values()] == [3600.0, 3600.0]
 
 
 def test_a_stopped_run_stops_waiting(tmp_path):

@@ -53,7 +53,7 @@ class Site:
         self.got = []
 
     def declared(self):
-        return Declared(10, 100)
+        return Declared(10, 100, 10)
 
     def train(self, adapter, order):
         adapter = completed(adapter, START)

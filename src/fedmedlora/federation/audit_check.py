@@ -6,6 +6,7 @@ Enters: files of ``audit``. Leaves: their entries and what is wrong with them; n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from fedmedlora.chain import Read, read_log, read_state
 from fedmedlora.errors import RunError
 from fedmedlora.federation.audit import Head
 from fedmedlora.federation.signing import is_signed
+from fedmedlora.federation.statements import Question, fault_of_request
 
 
 class Checked(Read):
@@ -67,6 +69,26 @@ def _faults_of_keys(
     return ["its head is not signed with the key that the log was begun with"]
 
 
+def faults_of_requests(site: Checked, public: str) -> tuple[str, ...]:
+    """Requests in a site's log that its coordinator did not sign, and that were not refused for it.
+
+    Args:
+        site: its log.
+        public: the coordinator's key.
+    """
+    faults = []
+    names = [field.name for field in fields(Question)]
+    for entry in site.entries:
+        if entry.get("kind") != "received" or entry.get("status") == "refused":
+            continue
+        question = Question(**{name: entry.get(name) for name in names})  # type: ignore[arg-type]
+        signature = entry.get("signature")
+        why = fault_of_request(question, signature if isinstance(signature, str) else "", public)
+        if why:
+            faults.append(f"entry {entry.get('n')}, a request of {entry.get('phase')!r}: {why}")
+    return tuple(faults)
+
+
 def compare_ends(one: Checked, other: Checked) -> tuple[str, ...]:
     """What the logs of a site and of a coordinator say that cannot both be so.
 
@@ -87,12 +109,13 @@ def compare_ends(one: Checked, other: Checked) -> tuple[str, ...]:
     site, coordinator = roles["site"], roles["coordinator"]
     runs = {entry.get("run") for entry in coordinator.entries if "run" in entry}
     theirs = [entry for entry in coordinator.entries if entry.get("site") == site.owner]
+    asked = [entry for entry in coordinator.entries if entry.get("phase") == "introduce"]
     ours = [entry for entry in site.entries if entry.get("run") in runs]
     faults = (
         *_faults_of_heads(site, theirs, "the coordinator"),
         *_faults_of_heads(coordinator, ours, site.owner),
         *_unmatched(theirs, ours, f"the coordinator's log, not in {site.owner}'s"),
-        *_unmatched(ours, theirs, f"{site.owner}'s log, not in the coordinator's"),
+        *_unmatched(ours, [*theirs, *asked], f"{site.owner}'s log, not in the coordinator's"),
     )
     if not faults and not {one.get("run") for one in theirs} & {one.get("run") for one in ours}:
         raise RunError(
@@ -106,7 +129,7 @@ def _faults_of_heads(log: Checked, entries: list[Mapping[str, Any]], keeper: str
     """Heads of a log, kept at the other end, that it does not have (any more)."""
     for entry in entries:
         head = Head.parse(entry.get("head"))
-        if head is None:
+        if head is None or entry.get("kind") == "sent":  # with its own log's
             continue
         place = f"{keeper}'s entry {entry.get('n')}: {log.owner}'s log"
         if head.log != log.log:
@@ -123,7 +146,7 @@ def _unmatched(
     """Messages that one end received and the other does not know to have sent."""
     sent = {one.get("sha256") for one in others if one.get("kind") == "sent"}
     for entry in entries:
-        told = entry.get("kind") == "received" and entry.get("phase") != "introduce"
-        # What came too late was not looked at, and has no hash.
-        if told and "sha256" in entry and entry["sha256"] not in sent:
+        # What came too late, or could not be read, has no hash.
+        told = entry.get("kind") == "received" and "sha256" in entry
+        if told and entry["sha256"] not in sent:
             yield f"entry {entry.get('n')} (received) of {place} (sent)"

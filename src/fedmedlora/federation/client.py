@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 
 from fedmedlora.durable import open_private
-from fedmedlora.errors import ConfigError, FederationError
+from fedmedlora.errors import ConfigError, FederationError, RequestError
 from fedmedlora.federation import wire
 from fedmedlora.federation.adapter_parts import adapter_part
 from fedmedlora.federation.audit import AuditLog
 from fedmedlora.federation.ends import SiteEnd
-from fedmedlora.federation.flower import ClientApp, Context, Message, RecordDict
+from fedmedlora.federation.flower import ClientApp, Context, Message, MessageType, RecordDict
 from fedmedlora.federation.own_rounding import OwnRounding
 from fedmedlora.federation.own_rounds import own_folder
 from fedmedlora.federation.plan import SiteWorker, Workers
@@ -34,10 +34,19 @@ from fedmedlora.model.packing import is_difference
 INTRODUCE = "query.introduce"
 #: Of secure aggregation, beside training: each a kind of query.
 SMALL_STAGES: tuple[Phase, ...] = ("keys", "shares", "agree", "unmask")
+#: Flower's type of the messages of each phase.
+MESSAGE_TYPES: dict[Phase, str] = {
+    "introduce": INTRODUCE,
+    "train": MessageType.TRAIN,
+    "score": MessageType.EVALUATE,
+    **{stage: f"{MessageType.QUERY}.{stage}" for stage in SMALL_STAGES},
+}
+PHASES: dict[str, Phase] = {kind: phase for phase, kind in MESSAGE_TYPES.items()}
 
 #: Word for the kind of a failure, by the name of the exception's class or of a base of it; the
 #: first that fits. Names, because torch's classes cannot be imported here.
 FAILURES: dict[str, str] = {
+    "RequestError": "request",
     "OutOfMemoryError": "memory",
     "MemoryError": "memory",
     "AdapterError": "adapter",
@@ -68,6 +77,7 @@ class Desk:
         audit: folder for the sites' audit logs, SITE.audit.jsonl; ``None`` keeps none.
         run: id of the one run that is answered; "" answers all.
         secure: terms of secure aggregation; where they are, nothing of an update leaves but masked.
+        coordinator: public key that must have signed the requests; "" answers all.
         token: tells this federation's workers from another's in the same process.
     """
 
@@ -79,6 +89,7 @@ class Desk:
     audit: Path | None = None
     run: str = ""
     secure: Terms | None = None
+    coordinator: str = ""
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def site(self, context: Context) -> str:
@@ -101,7 +112,7 @@ class Desk:
         if self.audit is not None:
             path = self.audit / f"{site}.audit.jsonl"
             log = AuditLog(path, owner=site, role="site", key=key)
-        return SiteEnd(key=key, log=log)
+        return SiteEnd(site, key=key, log=log, coordinator=self.coordinator)
 
     def check_run(self, content: RecordDict) -> None:
         """Refuse a request of another federation, or of another study file.
@@ -231,8 +242,12 @@ def _guarded(
     try:
         site = desk.site(context)
         end = desk.end(site)
-        request = end.receive(message.content, phase)
-        desk.check_run(message.content)  # before anything of it is read
+        asked = end.receive(message.content, phase, node=message.metadata.dst_node_id)
+        request = asked.sha256
+        # Before anything of it is read.
+        if asked.fault:
+            raise RequestError(f"the request is not the coordinator's: {asked.fault}")
+        desk.check_run(message.content)
         content = answer(message.content, desk, site)
         end.seal(content, phase=phase, request=request)
     except KeyboardInterrupt:

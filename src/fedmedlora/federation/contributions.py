@@ -13,7 +13,6 @@ Hashes of packed.npy and train.json are the ones in the site's own audit log.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -246,7 +245,7 @@ def kept_files(combined: Iterable[str], answers: Answers) -> dict[str, bytes | P
 
 
 def write_kept(folder: Path, files: Mapping[str, bytes | Path]) -> None:
-    """Write what ``kept_files`` gave into a folder; files are moved."""
+    """Write what ``kept_files`` gave into a folder of ``durable.new_folder``; files are moved."""
     for name, content in files.items():
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -254,8 +253,6 @@ def write_kept(folder: Path, files: Mapping[str, bytes | Path]) -> None:
             write_bytes(place, content)
             continue
         content.replace(place)
-        with place.open("rb") as file:
-            os.fsync(file.fileno())
 
 
 def lineage(federation: Path) -> list[dict[str, Any]]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,49 +21,80 @@ from fedmedlora.federation.statements import (
     HEAD,
     Phase,
     Proof,
+    Question,
     arrays_sha256,
     check_signed,
     data_bytes,
+    fault_of_request,
     proof_of,
+    question_of,
     request_sha256,
     sign_reply,
+    sign_request,
+    signature_of,
 )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as a site took it in.
+
+    Attributes:
+        sha256: its hash; see ``statements.request_sha256``.
+        fault: why it is not the coordinator's; "" if it is, or that is not known.
+    """
+
+    sha256: str
+    fault: str
 
 
 class SiteEnd:
     """A site's end.
 
     Args:
+        site: its name.
         key: file of its private key, if it has one.
         log: its audit log, if it keeps one.
+        coordinator: the coordinator's public key; "" takes requests that are not signed.
     """
 
-    def __init__(self, *, key: Path | None = None, log: AuditLog | None = None) -> None:
-        self._key, self._log = key, log
+    def __init__(
+        self,
+        site: str,
+        *,
+        key: Path | None = None,
+        log: AuditLog | None = None,
+        coordinator: str = "",
+    ) -> None:
+        self._site, self._key, self._log, self._coordinator = site, key, log, coordinator
 
-    def receive(self, content: RecordDict, phase: Phase) -> str:
+    def receive(self, content: RecordDict, phase: Phase, *, node: int) -> Asked:
         """Take a request in.
 
-        Returns:
-            its hash; see ``statements.request_sha256``.
+        Args:
+            content: of the request.
+            phase: what it asks for.
+            node: that it was sent to.
 
         Raises:
             RunError: it cannot be logged.
         """
         arrays = arrays_sha256(content)
-        digest = request_sha256(content, arrays)
+        question = question_of(
+            content,
+            phase=phase,
+            node=node,
+            site=self._site,
+            request=request_sha256(content, arrays),
+        )
+        signature, fault = signature_of(content), ""
+        if self._coordinator:
+            fault = fault_of_request(question, signature, self._coordinator)
         if self._log is not None:
-            config = content.config_records.get(wire.CONFIG, {})
-            head = Head.parse(config.get(HEAD))
-            self._log.append(
-                "received",
-                **_call(config, phase),
-                bytes=data_bytes(content),
-                sha256=digest,
-                arrays=arrays,
-                head="" if head is None else str(head),
-            )
-        return digest
+            fate = {"status": "refused", "reason": fault} if fault else {}
+            size = data_bytes(content)
+            self._log.append("received", **_entry(question, signature, arrays), bytes=size, **fate)
+        return Asked(question.sha256, fault)
 
     def seal(self, content: RecordDict, *, phase: Phase, request: str) -> None:
         """Make a reply ready to leave; nothing of it may change afterwards.
@@ -87,6 +120,11 @@ class SiteEnd:
             )
 
 
+def _entry(question: Question, signature: str, arrays: Mapping[str, str]) -> dict[str, Any]:
+    """A request in a log, with all that its signature is of."""
+    return {**asdict(question), "arrays": dict(arrays), "signature": signature}
+
+
 def _call(config: Any, phase: Phase) -> dict[str, Any]:
     run, number = config.get("run", ""), config.get("round", 0)
     return {
@@ -102,39 +140,49 @@ class CoordinatorEnd:
     Args:
         plan: with the sites' public keys, if they have some.
         log: the coordinator's audit log, if it keeps one.
+        key: file of its private key, which signs requests, if it has one.
     """
 
-    def __init__(self, plan: FederationPlan, log: AuditLog | None = None) -> None:
-        self._run, self._log = plan.run_id, log
+    def __init__(
+        self, plan: FederationPlan, log: AuditLog | None = None, *, key: Path | None = None
+    ) -> None:
+        self._run, self._log, self._key = plan.run_id, log, key
         self.keys = dict(plan.public_keys)
         self._asked: dict[tuple[Phase, str], str] = {}
         self._heard: dict[tuple[Phase, str], dict[str, Any]] = {}
 
     def introduction(self) -> RecordDict:
-        """A request to say which site one is; the same for all nodes, never the same again."""
+        """A request to say which site one is, to be addressed; never the same again."""
         config = {"run": self._run, "round": 0, "nonce": secrets.token_hex(16)}
         return RecordDict({wire.CONFIG: ConfigRecord(config)})
 
-    def address(self, content: RecordDict, *, phase: Phase, site: str) -> None:
-        """Make a request ready to be sent to a site.
+    def address(self, content: RecordDict, *, phase: Phase, node: int, site: str) -> RecordDict:
+        """A request ready to be sent: signed and logged; the others of its round are left alone.
+
+        Args:
+            content: of the request.
+            phase: what it asks for.
+            node: that it goes to.
+            site: that it goes to; "" if that is not known.
 
         Raises:
             RunError: it cannot be logged.
+            ConfigError: the key cannot be used.
         """
+        own = ConfigRecord(dict(content[wire.CONFIG]))
+        addressed = RecordDict({**content, wire.CONFIG: own})
         if self._log is not None:
-            content[wire.CONFIG][HEAD] = str(self._log.head())
-        arrays = arrays_sha256(content)
-        digest = self._asked[phase, site] = request_sha256(content, arrays)
+            own[HEAD] = str(self._log.head())
+        arrays = arrays_sha256(addressed)
+        digest = request_sha256(addressed, arrays)
+        self._asked[phase, site] = digest
         self._heard.pop((phase, site), None)
+        question = question_of(addressed, phase=phase, node=node, site=site, request=digest)
+        signature = "" if self._key is None else sign_request(addressed, self._key, question)
         if self._log is not None:
-            self._log.append(
-                "sent",
-                site=site,
-                **_call(content[wire.CONFIG], phase),
-                bytes=data_bytes(content),
-                sha256=digest,
-                arrays=arrays,
-            )
+            size = data_bytes(addressed)
+            self._log.append("sent", **_entry(question, signature, arrays), bytes=size)
+        return addressed
 
     def check(
         self, content: RecordDict, site: str, *, phase: Phase, request: str | None = None
@@ -162,20 +210,26 @@ class CoordinatorEnd:
             check_signed(proof, self.keys[site])
         return proof
 
-    def admit(self, site: str, node: int) -> None:
-        """Log that a node speaks for a site."""
-        self._note("joined", site, "introduce", round=0, node=node)
-
     def record(
-        self, site: str, *, phase: Phase, round: int, status: str, reason: str | None
+        self, site: str, *, phase: Phase, round: int, status: str, reason: str | None, **more: Any
     ) -> None:
-        """Log what became of a site's reply, if one came.
+        """Log what became of a site's reply, if one came: what could not be read, too.
+
+        Args:
+            site: whose it is; "" if that is not known.
+            phase, round: of the request.
+            status: of the reply; a site that is absent has sent none.
+            reason: why it is not ok.
+            more: for the entry.
 
         Raises:
             RunError: it cannot be logged.
         """
-        if (phase, site) in self._heard:
-            self._note("received", site, phase, round=round, status=status, reason=reason)
+        heard = self._heard.pop((phase, site), None)
+        if self._log is None or (heard is None and status not in ("failed", "refused")):
+            return
+        told = {"site": site, "run": self._run, "phase": phase, "round": round, **more}
+        self._log.append("received", **told, **(heard or {}), status=status, reason=reason)
 
     def record_late(self, site: str, *, phase: Phase, round: int) -> None:
         """Log that a reply came after its round's deadline; errors as of ``record``."""
@@ -183,8 +237,3 @@ class CoordinatorEnd:
             reason = "it came after the deadline of its round"
             told = {"site": site, "run": self._run, "phase": phase, "round": round}
             self._log.append("received", **told, status="refused", reason=reason)
-
-    def _note(self, kind: Any, site: str, phase: Phase, **facts: Any) -> None:
-        heard = self._heard.pop((phase, site), {})
-        if self._log is not None:
-            self._log.append(kind, site=site, run=self._run, phase=phase, **heard, **facts)

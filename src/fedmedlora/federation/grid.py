@@ -185,6 +185,7 @@ class CountedGrid(_MessageGrid):
 
     Attributes:
         exchanges: node id -> bytes of the latest ``send_and_receive``.
+        asked: message id -> metadata, of requests that may still be answered.
         on_late: told the metadata of a request whose reply came late.
 
     Args:
@@ -208,7 +209,7 @@ class CountedGrid(_MessageGrid):
         self._on_reply = on_reply
         self.exchanges: dict[int, Exchange] = {}
         self.on_late: Callable[[Metadata], None] | None = None
-        self._asked: dict[str, Metadata] = {}
+        self.asked: dict[str, Metadata] = {}
         self._late: set[str] = set()
 
     def set_run(self, run: Run) -> None:
@@ -260,7 +261,6 @@ class CountedGrid(_MessageGrid):
         started = time.monotonic()
         pending: set[str] = set()
         self._drop_late()
-        self._asked = {n: asked for n, asked in self._asked.items() if n in self._late}
         self.exchanges = {}
         while timeout is None or time.monotonic() - started < timeout:
             pending |= self._push(islice(left, at_once and at_once - len(pending)))
@@ -276,15 +276,22 @@ class CountedGrid(_MessageGrid):
         yield from self._pull(pending, started)
         self._late |= pending
         self._drop_late()
+        self.asked = {n: asked for n, asked in self.asked.items() if n in self._late}
 
     def _drop_late(self) -> None:
-        """Take what came too late from the inner Grid, and tell of it."""
+        """Take what came too late from the inner Grid, and tell of it; what cannot come is
+        forgotten."""
+        now = time.time()
+        for number in list(self._late):
+            asked = self.asked.get(number)
+            if asked is None or asked.created_at + asked.ttl < now:
+                self._late.discard(number)
         if not self._late:
             return
         for reply in self._grid.pull_messages(set(self._late)):
             number = reply.metadata.reply_to_message_id
             self._late.discard(number)
-            asked = self._asked.get(number)
+            asked = self.asked.get(number)
             # An error says that it is not there any more.
             if asked is not None and not reply.has_error() and self.on_late is not None:
                 self.on_late(asked)
@@ -298,7 +305,7 @@ class CountedGrid(_MessageGrid):
         for message in requests:
             node = message.metadata.dst_node_id
             self.exchanges[node] = Exchange(len(to_bytes(message)), 0)
-            self._asked[message.metadata.message_id] = message.metadata
+            self.asked[message.metadata.message_id] = message.metadata
         return ids
 
     def _pull(self, pending: set[str], started: float) -> list[Message]:

@@ -225,15 +225,17 @@ class SiteUpdate:
 
 @dataclass(frozen=True)
 class Declared:
-    """The most that a site trains on in one round, said when it joins.
+    """The most that a site trains on in one round, and scores on, said when it joins.
 
     Attributes:
         examples: > 0.
         tokens: > 0.
+        validation: tokens of its validation notes; 0 if it scores nothing.
     """
 
     examples: int
     tokens: int
+    validation: int = 0
 
 
 @dataclass(frozen=True)
@@ -259,7 +261,7 @@ class SiteWorker(Protocol):
     name: str
 
     def declared(self) -> Declared:
-        """The most that ``train`` will say it used."""
+        """The most that ``train`` and ``losses`` will say they used."""
         ...
 
     def train(self, adapter: Adapter, order: Order) -> SiteUpdate:
@@ -306,7 +308,8 @@ class SiteRecord:
         phases: phase ("train", "score") -> (bytes down, bytes up).
         scoring: how it did as a scorer of candidates: "ok", or why not; ``None`` if not asked.
         counts: as it reported.
-        declared: the most "examples" and "tokens" of a round, as it said when it joined.
+        declared: the most "examples", "tokens" and tokens of "validation" of a round, as it said
+            when it joined.
         update: numbers of ``aggregation.outliers.Finding`` about its reply.
         flags: "norm", "direction" or "rider" -> why its reply is suspect, refused for it or not.
         late: phase -> the round whose answer came while this one ran, after its deadline.

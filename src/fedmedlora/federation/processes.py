@@ -11,13 +11,15 @@ import multiprocessing
 import os
 import signal
 import sys
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from fedmedlora.errors import ConfigError
-from fedmedlora.federation.client import Desk, client_app
+from fedmedlora.errors import ConfigError, FedMedLoRAError
+from fedmedlora.federation.client import PHASES, Desk, client_app
 from fedmedlora.federation.flower import Message, RecordDict, from_bytes, to_bytes
 from fedmedlora.federation.grid import answer
+from fedmedlora.federation.statements import request_sha256
 from fedmedlora.federation.wire import failure_reply, read_call
 from fedmedlora.orphans import end_with_parent
 
@@ -138,13 +140,16 @@ class ProcessSwitch:
             child.end()
 
     def _died(self, node: int, data: bytes) -> bytes:
-        request = from_bytes(data)
+        request, site = from_bytes(data), self._desk.sites[node - 1]
         content: RecordDict = failure_reply(
             read_call(request.content),
-            self._desk.sites[node - 1],
+            site,
             code="process-died",
             incident="not-logged",
         )
+        end, phase = self._desk.end(site), PHASES[request.metadata.message_type]
+        with suppress(FedMedLoRAError):  # then it is not believed
+            end.seal(content, phase=phase, request=request_sha256(request.content))
         reply = Message(content, reply_to=request)
         reply.metadata.__dict__["_message_id"] = "died"
         return to_bytes(reply)

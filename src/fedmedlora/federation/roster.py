@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from fedmedlora.durable import replace_bytes
@@ -16,11 +16,16 @@ from fedmedlora.federation.ends import CoordinatorEnd
 from fedmedlora.federation.flower import Message
 from fedmedlora.federation.grid import CountedGrid
 from fedmedlora.federation.plan import Declared, FederationPlan, OnEvent
+from fedmedlora.federation.screening import Turned, ended, failure_of
 from fedmedlora.federation.statements import Proof, request_sha256
 
 ASK_AGAIN_S = 0.2
 #: A node makes its site ready before it answers: a backbone may have to be loaded.
 READY_S = 600.0
+
+_NO_SITE = Turned("refused", "it is no site of this run")
+_NOT_BELIEVED = Turned("refused", "it does not bear the signature of the site that it names")
+_TAKEN = Turned("refused", "another node is that site")
 
 
 class Roster:
@@ -104,7 +109,10 @@ class Roster:
         if not asked:
             return
         ttl = self._plan.ttl_s
-        messages = [Message(self._question, node, INTRODUCE, ttl=ttl) for node in asked]
+        messages = []
+        for node in asked:
+            question = self._end.address(self._question, phase="introduce", node=node, site="")
+            messages.append(Message(question, node, INTRODUCE, ttl=ttl))
         limit = None
         if not self._grid.is_local:
             limit = self._plan.timeout_s or max(self._plan.connect_s, READY_S)
@@ -113,30 +121,46 @@ class Roster:
 
     def _enter(self, reply: Message, here: set[int]) -> None:
         node = reply.metadata.src_node_id
-        if reply.has_error() or node not in here:
-            return
-        site, declared = wire.read_introduction(reply.content, self._plan.run_id)
-        if site is None or site not in self._plan.sites:
-            return
-        try:
-            proof = self._end.check(reply.content, site, phase="introduce", request=self._asked)
-        except FederationError:
-            if self._on_event is not None:
-                self._on_event("not-believed", site=site)
-            return
-        if site in {name for other, name in self._sites.items() if other in here - {node}}:
-            if not self._begun:
-                raise FederationError(f"two nodes say that they are site {site!r}")
-            if self._on_event is not None:
-                self._on_event("name-taken", site=site)
-            return  # who came first keeps it: the run goes on
+        site, declared, proof, fate = self._read(reply, here)
+        self._end.record(
+            site,
+            phase="introduce",
+            round=0,
+            status="ok" if fate is None else fate.status,
+            reason=None if fate is None else fate.reason,
+            node=node,
+        )
+        if fate is _TAKEN and not self._begun:
+            raise FederationError(f"two nodes say that they are site {site!r}")
+        if fate in (_TAKEN, _NOT_BELIEVED) and self._on_event is not None:
+            self._on_event("name-taken" if fate is _TAKEN else "not-believed", site=site)
+        if fate is not None:
+            return  # who came first keeps the name: the run goes on
         self._sites[node] = site
-        self._end.admit(site, node)
-        if declared is not None and site not in self.declared:
+        if declared is not None and proof is not None and site not in self.declared:
             self.declared[site], self.proofs[site] = declared, proof
             self._keep()
         if self._on_event is not None:
             self._on_event("joined", site=site)
+
+    def _read(
+        self, reply: Message, here: set[int]
+    ) -> tuple[str, Declared | None, Proof | None, Turned | None]:
+        """The site that an untrusted node is, what it declares and stated; or why it is none."""
+        node = reply.metadata.src_node_id
+        if reply.has_error():
+            return "", None, None, ended(reply)
+        claimed = reply.content.config_records.get(wire.CONFIG, {}).get("site")
+        site = claimed if isinstance(claimed, str) and claimed in self._plan.sites else ""
+        try:
+            proof = self._end.check(reply.content, site, phase="introduce", request=self._asked)
+        except FederationError:
+            return site, None, None, _NOT_BELIEVED
+        known, declared = wire.read_introduction(reply.content, self._plan.run_id)
+        if not site or known is None or node not in here:
+            return site, None, None, failure_of(reply.content) or _NO_SITE
+        others = {name for other, name in self._sites.items() if other in here - {node}}
+        return site, declared, proof, _TAKEN if site in others else None
 
     def _keep(self) -> None:
         if self._kept is None:
@@ -160,7 +184,7 @@ def _recalled(file: Path) -> tuple[dict[str, Declared], dict[str, Proof]]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         declared = {
-            str(site): Declared(int(most["examples"]), int(most["tokens"]))
+            str(site): Declared(*(int(most[one.name]) for one in fields(Declared)))
             for site, most in content.items()
         }
         proofs = {

@@ -46,6 +46,7 @@ from fedmedlora.federation.plan import (
     Workers,
 )
 from fedmedlora.federation.processes import ProcessSwitch
+from fedmedlora.federation.signing import public_key, read_key
 from fedmedlora.federation.strategy import RoundStrategy
 from fedmedlora.model.adapter import Adapter, check_adapter
 
@@ -64,6 +65,7 @@ def run_federation(
     on_event: OnEvent | None = None,
     resume: bool = False,
     keys: Mapping[str, Path] | None = None,
+    key: Path | None = None,
     audit: bool = False,
 ) -> FederationResult:
     """Run a plan's rounds. The same inputs give the same adapter, bit for bit, on either engine.
@@ -83,6 +85,8 @@ def run_federation(
         on_event: told of progress.
         resume: go on after the last complete round in ``folder``.
         keys: site -> file of its private key: what it sends is signed with it.
+        key: file of the coordinator's: its requests are signed with it, and the sites answer none
+            that is not.
         audit: keep both ends' audit logs: ``folder``'s audit.jsonl, and site-logs/SITE.audit.jsonl.
 
     Returns:
@@ -106,7 +110,8 @@ def run_federation(
         on_round=on_round,
         on_event=on_event,
         resume=resume,
-        log=_log(folder, key=None) if audit else None,
+        log=_log(folder, key=key) if audit else None,
+        key=key,
     )
     if len(strategy.records) < plan.rounds:
         place = folder.resolve()
@@ -119,6 +124,7 @@ def run_federation(
             keys=keys or {},
             audit=logs if audit else None,
             secure=None if plan.secure is None else plan.terms,
+            coordinator="" if key is None else public_key(read_key(key)),
         )
         stop = threading.Event()
         app = ServerApp()
@@ -148,7 +154,7 @@ def run_on_grid(
 
     Args:
         grid: Flower's; the sites answer it with ``client.client_app``.
-        key: file of the coordinator's private key; its audit log is signed with it.
+        key: file of the coordinator's private key; its requests and its audit log are signed.
         poll_s: seconds between two questions for replies.
         plan, initial, folder, server_losses, on_round, on_event, resume: see ``run_federation``.
 
@@ -164,6 +170,7 @@ def run_on_grid(
         on_event=on_event,
         resume=resume,
         log=_log(folder, key=key),
+        key=key,
     )
     if len(strategy.records) < plan.rounds:
         _run_rounds(strategy, grid, stop=threading.Event(), on_event=on_event, poll_s=poll_s)
@@ -180,6 +187,7 @@ def _prepare(
     on_event: OnEvent | None,
     resume: bool,
     log: AuditLog | None,
+    key: Path | None,
 ) -> RoundStrategy:
     """The strategy of a plan, as far as its folder says that it has come."""
     if METHODS[plan.method].scored and plan.validation == "server" and server_losses is None:
@@ -197,6 +205,7 @@ def _prepare(
         on_round=on_round,
         on_event=on_event,
         log=log,
+        key=key,
     )
     if progress.records and on_round is not None:
         on_round(progress.records[-1], strategy.model.adapter)

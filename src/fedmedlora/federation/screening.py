@@ -141,13 +141,20 @@ def screen_scores(
     calls: Mapping[str, wire.Call],
     *,
     candidates: Sequence[str],
+    declared: Mapping[str, Declared],
     check: Check,
 ) -> tuple[dict[str, Score], dict[str, Turned]]:
     """Sort the replies to a scoring request of candidates that have these hashes; see
     ``screen_updates``."""
 
     def read(content: RecordDict, site: str) -> Score:
-        return _read_score(content, candidates=candidates)
+        score = _read_score(content, candidates=candidates)
+        most = declared[site].validation if site in declared else 0
+        if score.tokens > most:
+            raise FederationError(
+                f"it scored on {score.tokens} tokens, and declared {most} at most when it joined"
+            )
+        return score
 
     return _screen(replies, nodes, calls, read, check)
 
@@ -214,33 +221,39 @@ def _one(
     check: Check,
 ) -> Read | Turned:
     if reply.has_error():
-        # Not its reason: Flower puts the exception's text there.
-        return Turned("failed", f"its app ended with Flower error {reply.error.code}")
+        return ended(reply)
     try:
         # First of all: nothing is believed of a reply that is not the site's own.
         proof = check(reply.content, site)
-        failure = _check_answer(wire.settings(reply.content), site, call)
-        if failure:
-            said = failure_in(proof.said, call) == failure
-            return Turned("failed", failure, proof if said else None)
+        config = wire.settings(reply.content)
+        if config.get("site") != site:
+            raise FederationError("it speaks for another site")
+        failure = failure_of(reply.content)
+        if failure is not None:
+            said = failure_in(proof.said, call) == failure.reason
+            return replace(failure, proof=proof if said else None)
+        if config.get("run") != call.run or config.get("round") != call.round:
+            raise FederationError(f"it does not answer round {call.round} of this run")
         return replace(read(reply.content, site), proof=proof)
     except (FederationError, AdapterError) as error:
         return Turned("refused", str(error))
 
 
-def _check_answer(config: Mapping[str, Any], site: str, call: wire.Call) -> str | None:
-    """Check that a reply answers this call for this site; how the site says it failed, if so."""
-    if config.get("site") != site:
-        raise FederationError("it speaks for another site")
-    if config.get("status") == "failed":
-        code, incident = (
-            re.sub(r"[^a-z0-9-]", "?", str(config.get(key, "?")))[:20]
-            for key in ("code", "incident")
-        )
-        return _failed(code, incident)
-    if config.get("run") != call.run or config.get("round") != call.round:
-        raise FederationError(f"it does not answer round {call.round} of this run")
-    return None
+def ended(reply: Message) -> Turned:
+    """What an error that Flower made of an app's end is taken for."""
+    # Not its reason: Flower puts the exception's text there.
+    return Turned("failed", f"its app ended with Flower error {reply.error.code}")
+
+
+def failure_of(content: RecordDict) -> Turned | None:
+    """How an untrusted reply says that its site failed, if it does."""
+    config = content.config_records.get(wire.CONFIG, {})
+    if config.get("status") != "failed":
+        return None
+    code, incident = (
+        re.sub(r"[^a-z0-9-]", "?", str(config.get(key, "?")))[:20] for key in ("code", "incident")
+    )
+    return Turned("failed", _failed(code, incident))
 
 
 def _failed(code: object, incident: object) -> str:

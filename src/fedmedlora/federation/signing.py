@@ -36,7 +36,9 @@ __all__ = [
 ]
 
 #: What a signature may be for.
-Purpose = Literal["reply", "log-head", "kit", "membership", "secure-keys", "secure-survivors"]
+Purpose = Literal[
+    "request", "reply", "log-head", "kit", "membership", "secure-keys", "secure-survivors"
+]
 _PUBLIC = re.compile(r"[0-9a-f]{64}")
 
 

@@ -137,9 +137,10 @@ class AdapterSite:
 
     def declared(self) -> Declared:
         """Its rows, each once: what every round reports; of a private site, its units."""
+        validation = sum(row.targets for row in self._validation)
         if self._private is not None:
-            return Declared(self._private.count, self._private.count)
-        return Declared(len(self._train), sum(row.targets for row in self._train))
+            return Declared(self._private.count, self._private.count, validation)
+        return Declared(len(self._train), sum(row.targets for row in self._train), validation)
 
     def train(self, adapter: Adapter, order: Order) -> SiteUpdate:
         """Train a copy of ``adapter`` for one round.

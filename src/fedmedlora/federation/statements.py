@@ -1,21 +1,23 @@
-"""What a message says, in few words: the statement that a site signs, and the hash of a request.
+"""What a message says, in few words: the statements that a site and the coordinator sign.
 
 Enters: the content of a message. Leaves: plain values with a hash in place of every array and of
 the manifest, the same at both ends. All of a reply is in it, so that nothing of it can be
-exchanged: its numbers, its adapter, its site, its round, its run, and what it answers.
+exchanged: its numbers, its adapter, its site, its round, its run, and what it answers. Of a
+request it is the hash of its content, whom it asks for what, and its number.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from fedmedlora.canonical import canonical, sha256
 from fedmedlora.errors import FederationError
 from fedmedlora.federation import wire
+from fedmedlora.federation.audit import Head
 from fedmedlora.federation.flower import RecordDict
 from fedmedlora.federation.signing import is_signed, read_key, sign
 
@@ -51,16 +53,109 @@ class Proof:
 def request_sha256(content: RecordDict, arrays: Mapping[str, str] | None = None) -> str:
     """SHA-256 (hex) of what a request asks; the same for every node that is asked the same.
 
-    The head of the coordinator's log is not part of it.
+    The head of the coordinator's log and the signature are not part of it.
 
     Args:
         content: of the request.
         arrays: its ``arrays_sha256``, if they are known already.
     """
     config = _config(content)
-    config.pop(HEAD, None)
+    for name in (HEAD, SIGNATURE):
+        config.pop(name, None)
     known = arrays_sha256(content) if arrays is None else arrays
     return sha256(canonical({"arrays": known, "config": config}))
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a request says of itself, as both ends' audit logs have it.
+
+    Attributes:
+        run, round, phase: what it is part of.
+        nonce: its number, used once.
+        node: Flower's number of the node that it is sent to.
+        site: that it is sent to; "" while that is not known.
+        sha256: its ``request_sha256``.
+        head: of the coordinator's log when it was sent; "" without a log.
+    """
+
+    run: str
+    round: int
+    phase: Phase
+    nonce: str
+    node: int
+    site: str
+    sha256: str
+    head: str
+
+    @property
+    def statement(self) -> bytes:
+        """What of it is signed."""
+        return canonical(asdict(self))
+
+
+def question_of(
+    content: RecordDict, *, phase: Phase, node: int, site: str, request: str
+) -> Question:
+    """What a request says; of one that nobody can answer, nothing where there should be words.
+
+    Args:
+        content: may be untrusted.
+        phase: what it asks for.
+        node: it is sent to.
+        site: it is sent to; introductions are asked of nodes whose site is not known.
+        request: its ``request_sha256``.
+    """
+    config = content.config_records.get(wire.CONFIG, {})
+    run, nonce = (
+        value if isinstance(value := config.get(name), str) else "" for name in ("run", "nonce")
+    )
+    number, head = config.get("round", 0), Head.parse(config.get(HEAD))
+    return Question(
+        run=run,
+        round=number if isinstance(number, int) else 0,
+        phase=phase,
+        nonce=nonce,
+        node=node,
+        site="" if phase == "introduce" else site,
+        sha256=request,
+        head="" if head is None else str(head),
+    )
+
+
+def sign_request(content: RecordDict, key: Path, question: Question) -> str:
+    """Sign a request; nothing of it may change afterwards.
+
+    Returns:
+        the signature.
+
+    Raises:
+        ConfigError: the key cannot be used.
+    """
+    signature = sign(question.statement, read_key(key), purpose="request")
+    content[wire.CONFIG][SIGNATURE] = signature
+    return signature
+
+
+def fault_of_request(question: Question, signature: str, public: str) -> str:
+    """Why a request is not the coordinator's, as it is; "" if it is.
+
+    Args:
+        question: what it says.
+        signature: that it bears; "" for none.
+        public: the coordinator's key.
+    """
+    if not signature:
+        return "it is not signed"
+    if not is_signed(question.statement, signature, public, purpose="request"):
+        return "its signature does not fit: another key, for another site, or changed on its way"
+    return ""
+
+
+def signature_of(content: RecordDict) -> str:
+    """The signature that a message bears; "" for none."""
+    signature = content.config_records.get(wire.CONFIG, {}).get(SIGNATURE, "")
+    return signature if isinstance(signature, str) else ""
 
 
 def proof_of(content: RecordDict, *, phase: Phase, request: str) -> Proof:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from fedmedlora.aggregation.weights import pool_losses
 from fedmedlora.errors import FederationError
 from fedmedlora.federation import checkpoints, wire
 from fedmedlora.federation.audit import AuditLog
-from fedmedlora.federation.client import SMALL_STAGES
+from fedmedlora.federation.client import MESSAGE_TYPES, PHASES
 from fedmedlora.federation.contributions import Answers, contributions_of, kept_files
 from fedmedlora.federation.ends import CoordinatorEnd
 from fedmedlora.federation.flower import (
@@ -31,7 +31,6 @@ from fedmedlora.federation.flower import (
     ConfigRecord,
     Grid,
     Message,
-    MessageType,
     Metadata,
     MetricRecord,
     RecordDict,
@@ -67,11 +66,6 @@ from fedmedlora.model.packing import form_of, pack
 
 Given = TypeVar("Given")
 Found = TypeVar("Found")
-_KINDS: dict[Phase, str] = {
-    "train": MessageType.TRAIN,
-    "score": MessageType.EVALUATE,
-    **{stage: f"{MessageType.QUERY}.{stage}" for stage in SMALL_STAGES},
-}
 
 
 @dataclass
@@ -130,6 +124,7 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         progress: how far the federation has come.
         folder, server_losses, on_round, on_event: see ``run.run_federation``.
         log: the coordinator's audit log, if it keeps one.
+        key: file of its private key, if it has one.
     """
 
     def __init__(
@@ -143,9 +138,10 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         on_round: Callable[[RoundRecord, Adapter], None] | None = None,
         on_event: OnEvent | None = None,
         log: AuditLog | None = None,
+        key: Path | None = None,
     ) -> None:
         self.plan = plan
-        self._end = CoordinatorEnd(plan, log)
+        self._end = CoordinatorEnd(plan, log, key=key)
         self._initial = initial
         self.model = ServerModel(plan, initial, progress.state)
         self.records = list(progress.records)
@@ -193,7 +189,7 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         self._round.nodes = self._roster.present()
         self._round.answers.stated["introduce"] = dict(self._roster.proofs)
         for site, most in self._roster.declared.items():
-            self._round.note(site, declared={"examples": most.examples, "tokens": most.tokens})
+            self._round.note(site, declared=asdict(most))
         self._tell("round", round=number, rounds=self.plan.rounds, sites=len(self._round.nodes))
         nodes = {site: node for node, site in self._round.nodes.items()}
         if self.plan.secure is not None:
@@ -453,6 +449,7 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
             nodes,
             calls,
             candidates=[one.sha256 for one in candidates.values()],
+            declared=self._roster.declared,
             check=partial(self._end.check, phase="score"),
         )
         self._count("score")
@@ -558,9 +555,9 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
     # Messages and events
 
     def _message(self, phase: Phase, content: RecordDict, *, site: str, node: int) -> Message:
-        self._end.address(content, phase=phase, site=site)
+        content = self._end.address(content, phase=phase, node=node, site=site)
         group = str(self._round.number)
-        return Message(content, node, _KINDS[phase], ttl=self.plan.ttl_s, group_id=group)
+        return Message(content, node, MESSAGE_TYPES[phase], ttl=self.plan.ttl_s, group_id=group)
 
     def _log_replies(self, phase: Phase, turned: Mapping[str, Turned]) -> None:
         good = Turned("ok", "")
@@ -577,12 +574,11 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
     def _note_late(self, request: Metadata) -> None:
         """An answer came after its round's deadline: it is named, and counts nowhere."""
         site, number = self.site(request.dst_node_id), int(request.group_id or 0)
-        if not site or not number:
-            return
-        phase: Phase = "train" if request.message_type == MessageType.TRAIN else "score"
-        self._round.note(site, late={**self._round.sites[site].late, phase: number})
+        phase = PHASES[request.message_type]
         self._end.record_late(site, phase=phase, round=number)
-        self._tell("late", site=site, round=number, phase=phase)
+        if site and number:
+            self._round.note(site, late={**self._round.sites[site].late, phase: number})
+            self._tell("late", site=site, round=number, phase=phase)
 
     def _count(self, phase: str) -> None:
         """Add the bytes of the latest exchange to the sites' records."""

@@ -51,7 +51,10 @@ class TaggerSite:
 
     def declared(self) -> Declared:
         """Its rows, each once: what every round reports."""
-        return Declared(len(self._train), sum(row.targets for row in self._train))
+        tokens, validation = (
+            sum(row.targets for row in rows) for rows in (self._train, self._validation)
+        )
+        return Declared(len(self._train), tokens, validation)
 
     def train(self, adapter: Adapter, order: Order) -> SiteUpdate:
         """Train a copy of the global state for one round."""

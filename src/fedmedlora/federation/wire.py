@@ -84,7 +84,7 @@ def introduction(call: Call, site: str, declared: Declared | None) -> RecordDict
     """What a node says when it is asked who it is: its site, and how much that trains on."""
     content = RecordDict({CONFIG: _reply_config(call, site)})
     if declared is not None:
-        sizes = {"examples": int(declared.examples), "tokens": int(declared.tokens)}
+        sizes = {name: int(size) for name, size in asdict(declared).items()}
         content[METRICS] = MetricRecord(sizes)
     return content
 
@@ -98,10 +98,11 @@ def read_introduction(content: RecordDict, run: str) -> tuple[str | None, Declar
     if not isinstance(site, str) or told != (run, 0, "ok"):
         return None, None
     told = content.metric_records.get(METRICS, {})
-    sizes = [told.get(name) for name in ("examples", "tokens")]
-    if not all(isinstance(size, int) and size > 0 for size in sizes):
+    sizes = {field.name: told.get(field.name) for field in fields(Declared)}
+    if not all(isinstance(size, int) and size >= 0 for size in sizes.values()):
         return site, None
-    return site, Declared(*sizes)
+    declared = Declared(**sizes)
+    return site, declared if declared.examples > 0 and declared.tokens > 0 else None
 
 
 def adapter_arrays(packed: NDArray[Any]) -> ArrayRecord:

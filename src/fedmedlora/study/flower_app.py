@@ -13,25 +13,18 @@ import traceback
 from pathlib import Path
 
 from fedmedlora.errors import ConfigError, FederationError
-from fedmedlora.federation.client import INTRODUCE, SMALL_STAGES
+from fedmedlora.federation.client import PHASES
 from fedmedlora.federation.flower import (
     ClientApp,
     Context,
     Grid,
     Message,
-    MessageType,
     RecordDict,
     ServerApp,
 )
-from fedmedlora.federation.statements import Phase, request_sha256
+from fedmedlora.federation.statements import request_sha256
 from fedmedlora.federation.wire import failure_reply, read_call
 
-_PHASES: dict[str, Phase] = {
-    MessageType.TRAIN: "train",
-    MessageType.EVALUATE: "score",
-    INTRODUCE: "introduce",
-    **{f"{MessageType.QUERY}.{stage}": stage for stage in SMALL_STAGES},
-}
 #: Names the coordinator's folder.
 COORDINATOR = "FEDMEDLORA_COORDINATOR"
 #: Key of the node's configuration that names the site's settings file.
@@ -61,7 +54,7 @@ def _failure(message: Message, context: Context, error: Exception) -> RecordDict
         from fedmedlora.study.hosting import site_desk
 
         end = site_desk(Path(str(context.node_config[SETTINGS]))).end(site)
-        phase = _PHASES[message.metadata.message_type]
+        phase = PHASES[message.metadata.message_type]
         end.seal(content, phase=phase, request=request_sha256(message.content))
     except Exception:  # any, likewise; unsigned it will not be believed
         traceback.print_exc(file=sys.stderr)

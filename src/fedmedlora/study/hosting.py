@@ -9,6 +9,7 @@ from fedmedlora.config_deployment import SiteSettings, load_site
 from fedmedlora.federation.client import Desk
 from fedmedlora.federation.deployment.layout import SiteFolder
 from fedmedlora.federation.plan import SiteWorker
+from fedmedlora.federation.signing import read_public_key
 from fedmedlora.study.arms import study_arms
 from fedmedlora.study.securing import secure_terms
 from fedmedlora.study.shared import Shared, read_shared, site_study
@@ -34,6 +35,7 @@ def site_desk(file: Path) -> Desk:
         audit=work,
         run=shared.run_id,
         secure=secure_terms(shared, settings.name, folder),
+        coordinator=read_public_key(folder.coordinator),
     )
 
 

@@ -140,6 +140,11 @@ class SiteFolder:
         return self.root / "ca.pem"
 
     @property
+    def coordinator(self) -> Path:
+        """The coordinator's public key, which signs what the site is asked."""
+        return self.root / "coordinator.pub"
+
+    @property
     def node_key(self) -> Path:
         """The SuperNode's private key."""
         return self.root / "keys" / "node.key"
