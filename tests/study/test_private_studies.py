@@ -91,6 +91,8 @@ def test_a_setting_that_promises_nothing_is_refused_when_the_study_is_read(tmp_p
         ({"methods": ["fed-medlora", "local-adaptation"]}, "adapted/icu/fed-medlora cannot be"),
         ({"methods": ["fed-medlora+"]}, r"sends losses .* federation\.validation: server"),
         ({"methods": ["centralised"]}, "belong to no site's ledger"),
+        ({"partition": {"by": "even", "sites": 2}}, "sites of a partition have notes of others"),
+        ({"scaling": {"sites": [2]}}, "sites of a partition have notes of others"),
     ],
 )
 def test_what_cannot_be_private_is_refused_before_anything_is_made(tmp_path, changes, told):

@@ -77,6 +77,11 @@ def check_privacy(arms: Sequence[Arm], data: StudyData) -> None:
                 f"privacy.ledger: the pooled notes of {arm.label} belong to no site's ledger; "
                 f"{off}, or privacy.ledger: {PER_ROW}"
             )
+        if study.partition is not None and study.privacy.ledger != PER_ROW:
+            raise ConfigError(
+                f"privacy.ledger: the sites of a partition have notes of others, whose ledgers "
+                f"would not know of them; {off}, or privacy.ledger: {PER_ROW}"
+            )
         if is_private(arm):
             _check_units(arm, data)
 
