@@ -23,7 +23,7 @@ export TOKENIZERS_PARALLELISM := false
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo open-corpora test lint clean
+.PHONY: help install demo open-corpora privacy privacy-open-corpora test lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,15 @@ open-corpora: $(INSTALLED) ## the same on open clinical corpora (CORPORA=folder)
 	$(BIN)/fedmedlora run studies/open-corpora.yaml --out runs/open-corpora \
 	    --set 'root=$(abspath $(CORPORA))'
 	$(BIN)/fedmedlora report runs/open-corpora
+
+privacy: $(INSTALLED) ## F1 against epsilon on synthetic hospitals, three seeds, runs/privacy
+	$(BIN)/fedmedlora run studies/privacy.yaml --out runs/privacy
+	$(BIN)/fedmedlora report runs/privacy
+
+privacy-open-corpora: $(INSTALLED) ## the same on open clinical corpora (CORPORA=folder), one seed
+	$(BIN)/fedmedlora run studies/privacy-open-corpora.yaml --out runs/privacy-open-corpora \
+	    --set 'root=$(abspath $(CORPORA))'
+	$(BIN)/fedmedlora report runs/privacy-open-corpora
 
 test: $(INSTALLED) ## all tests
 	$(BIN)/python -m pytest

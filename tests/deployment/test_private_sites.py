@@ -1,5 +1,7 @@
 """Privacy over machines: the promise is part of the shared study, the ledger is the site's own."""
 
+from dataclasses import replace
+
 import pytest
 import yaml
 from deployment_toys import found, request_of, study_of
@@ -100,7 +102,7 @@ def spent(tmp_path):
 
 def answered(file, number=1):
     """What a site's process, just started, answers to a request to train: status, code, counts."""
-    desk = site_desk(file)
+    desk = replace(site_desk(file), coordinator="")  # whoever asks
     initial = desk.worker(desk.sites[0])._bench.initial
     call = wire.Call(desk.run, number, initial.manifest.to_json(), "bf16")
     content = wire.request(call, wire.adapter_arrays(pack(initial, "bf16")))

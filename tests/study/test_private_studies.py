@@ -1,7 +1,6 @@
 """Privacy from the study file on: what is refused, and a small run with its number."""
 
 import json
-import math
 import shutil
 from pathlib import Path
 
@@ -13,14 +12,14 @@ from fedmedlora.errors import ConfigError, FederationError, PrivacyError, RunErr
 from fedmedlora.evaluation.tables import render_text
 from fedmedlora.federation.plan import Declared, Order
 from fedmedlora.privacy.accounting import Mechanism, epsilon_of
+from fedmedlora.release.privacy import privacy_of
 from fedmedlora.study.arms import study_arms
 from fedmedlora.study.data import load_data
 from fedmedlora.study.ledgers import check_ledgers
 from fedmedlora.study.methods import MethodRunner
-from fedmedlora.study.privacy import check_privacy, privacy_note, privacy_spent
+from fedmedlora.study.privacy import check_privacy, privacy_note
 from fedmedlora.study.run import run_study
-from fedmedlora.study.run_folder import RunFolder
-from fedmedlora.study.tables import study_tables
+from fedmedlora.study.tables import run_tables, study_tables
 
 TEXT = """
 name: private
@@ -208,23 +207,19 @@ def test_two_rows_that_would_each_use_the_whole_budget_are_refused(tmp_path, cha
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_function_says_what_each_site_spent_with_all_that_the_number_needs(finished):
-    spent = privacy_spent(finished / "run", "ffa-lora")
-    assert [one.site for one in spent] == ["icu", "outpatient"]
-    for one, units in zip(spent, (8, 10), strict=True):
-        assert 3.9 < one.epsilon <= 4
-        assert (one.delta, one.unit, one.units, one.steps, one.runs) == (0.01, "note", units, 4, 1)
-        assert (one.sampling, one.accountant) == ("Poisson", "rdp")
-        assert one.neighbours == "one unit added or taken away"
-        assert "coordinator" in one.adversary
-        assert one.rate == 4 / units
-        # The number is that of the mechanism that it names.
-        mechanism = Mechanism(one.noise, one.rate, one.steps)
-        again = epsilon_of([mechanism], delta=one.delta, accountant="rdp")
-        assert one.epsilon == pytest.approx(again)
-    assert privacy_spent(finished / "run", "zero-shot") == ()
-    with pytest.raises(RunError, match="fedsvd is not done"):
-        privacy_spent(finished / "run", "fedsvd")
+def test_what_a_release_reads_of_a_run_has_all_that_its_number_needs(finished):
+    done = json.loads((finished / "run/answers/ffa-lora/done.json").read_text())
+    told = privacy_of(done)
+    assert set(told.sites) == {"icu", "outpatient"}
+    assert (told.delta, told.unit, told.sampling) == (0.01, "note", "Poisson")
+    assert (told.neighbours, told.accountant) == ("one unit added or taken away", "rdp")
+    assert "coordinator" in told.adversary
+    # Each site's number is that of the mechanism that stands beside it.
+    for name, site in done["privacy"]["sites"].items():
+        mechanism = Mechanism(site["noise"], site["rate"], int(site["steps"]))
+        again = epsilon_of([mechanism], delta=told.delta, accountant="rdp")
+        assert told.sites[name].epsilon == pytest.approx(again)
+        assert told.most >= again
 
 
 def test_a_site_whose_replies_count_and_do_not_say_what_they_cost_promises_nothing(tmp_path):
@@ -236,9 +231,11 @@ def test_a_site_whose_replies_count_and_do_not_say_what_they_cost_promises_nothi
     assert (whole["epsilon"], set(whole["sites"])) == (1.5, {"icu"})
     note = privacy_note(arm, [{"sites": {"icu": told, "outpatient": silent}}])
     assert note["epsilon"] is None
-    folder = RunFolder(tmp_path / "run")
-    folder.write_json("answers/ffa-lora/done.json", {"rounds": [], "privacy": note})
-    assert [one.epsilon for one in privacy_spent(folder.path, "ffa-lora")] == [1.5, math.inf]
+    with pytest.raises(RunError, match="privacy record"):
+        privacy_of({"privacy": note})
+    tables = run_tables([], {"ffa-lora": {"privacy": note, "rounds": []}})
+    [table] = [one for one in tables if one.title.startswith("Privacy")]
+    assert table.rows[0][2] == "not told"
 
 
 def test_rows_that_count_by_themselves_have_ledgers_in_the_run_folder(tmp_path):

@@ -136,10 +136,11 @@ class AdapterSite:
             self._private.prepare(self.settings)
 
     def declared(self) -> Declared:
-        """Its rows, each once: what every round reports; of a private site, its units."""
-        validation = sum(row.targets for row in self._validation)
+        """Its rows, each once: what every round reports; of a private site, which scores nothing,
+        its units."""
         if self._private is not None:
-            return Declared(self._private.count, self._private.count, validation)
+            return Declared(self._private.count, self._private.count)
+        validation = sum(row.targets for row in self._validation)
         return Declared(len(self._train), sum(row.targets for row in self._train), validation)
 
     def train(self, adapter: Adapter, order: Order) -> SiteUpdate:

@@ -6,16 +6,14 @@ trained.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedmedlora.aggregation.methods import METHODS
 from fedmedlora.config import Study
 from fedmedlora.config_privacy import PER_ROW
-from fedmedlora.errors import ConfigError, RunError
+from fedmedlora.errors import ConfigError
 from fedmedlora.federation.own_rounds import own_folder
 from fedmedlora.federation.private_rounds import PrivacyTerms, PrivateRounds
 from fedmedlora.privacy.accounting import Unit
@@ -23,7 +21,6 @@ from fedmedlora.privacy.ledger import Budget
 from fedmedlora.study.arms import Arm
 from fedmedlora.study.benches import Rows, questions_about
 from fedmedlora.study.data import SiteData, StudyData, asked_of
-from fedmedlora.study.run_folder import RunFolder
 from fedmedlora.study.task_settings import task_settings
 
 #: Against whom: what the number assumes that others see.
@@ -33,7 +30,6 @@ ADVERSARY = (
 )
 
 NEIGHBOURS = "one unit added or taken away"
-_COMMON = ("delta", "unit", "neighbours", "sampling", "adversary", "accountant", "covers")
 
 #: Methods that show training notes to whoever asks, or that are not trained by DP-SGD.
 _NOT_PRIVATE = {
@@ -175,75 +171,6 @@ def _units(rows: Rows, unit: Unit, *, site: str) -> list[str]:
     if len(groups) < len(rows.sources):
         raise ConfigError(f"privacy.unit is patient, and notes of {site} have no group")
     return groups
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What a site has spent of its notes' privacy, and all that the number means nothing without.
-
-    Attributes:
-        site: its name.
-        epsilon: an upper bound; infinite if its replies counted and did not say.
-        delta: at which epsilon holds.
-        unit: what counts as one: example, note or patient.
-        neighbours: what differs between the data that cannot be told apart.
-        sampling: of the units of a step.
-        adversary: what the number assumes that others see.
-        accountant: by which it was counted.
-        covers: which trainings it is about.
-        units: how many the site has.
-        steps: how many were made, over all runs that it covers.
-        runs: how many these are.
-        noise: standard deviation of this run's noise, in clipping norms.
-        rate: with which this run drew each unit in a step.
-    """
-
-    site: str
-    epsilon: float
-    delta: float
-    unit: str
-    neighbours: str
-    sampling: str
-    adversary: str
-    accountant: str
-    covers: str
-    units: int
-    steps: int
-    runs: int
-    noise: float
-    rate: float
-
-
-def privacy_spent(run: Path, label: str) -> tuple[Spent, ...]:
-    """What each site had spent when a row of a study was trained; empty if it promises nothing.
-
-    Args:
-        run: the run folder.
-        label: of the row.
-
-    Raises:
-        RunError: the row is not done, or its record cannot be read.
-    """
-    done = RunFolder(run).done(label)
-    if done is None:
-        raise RunError(f"{run}: {label} is not done; run the study first")
-    told = done.get("privacy")
-    if told is None:
-        return ()
-    common = {name: told[name] for name in _COMMON}
-    return tuple(
-        Spent(
-            site=site,
-            epsilon=math.inf if numbers.get("epsilon") is None else float(numbers["epsilon"]),
-            units=int(numbers.get("units", 0)),
-            steps=int(numbers.get("steps", 0)),
-            runs=int(numbers.get("runs", 0)),
-            noise=float(numbers.get("noise", 0.0)),
-            rate=float(numbers.get("rate", 0.0)),
-            **common,
-        )
-        for site, numbers in told["sites"].items()
-    )
 
 
 def privacy_note(arm: Arm, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def _privacy(done: Mapping[str, Mapping[str, Any] | None]) -> list[Table]:
                 f"{told['delta']:g}",
                 _largest(sites, "noise", ".2f"),
                 _largest(sites, "rate", ".3g"),
-                _largest(sites, "steps", "d"),
+                _largest(sites, "steps", ".0f"),
                 told["accountant"],
                 told["covers"],
             )
