@@ -4,7 +4,7 @@ from fedmedlora.config import load_study
 
 TEXT = """
 name: leaky
-methods: [zero-shot, single-site, fed-medlora]
+methods: [dictionary, single-site, fed-medlora]
 sites:
   icu: {synthetic: {style: icu, train: 10, validation: 1, test: 1}}
   outpatient: {synthetic: {style: outpatient, train: 6, validation: 1, test: 2}}

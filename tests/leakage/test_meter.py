@@ -1,22 +1,27 @@
 """The meter on a real run of tiny synthetic sites, and what it says where it cannot measure."""
 
 import json
+import re
 import shutil
 
+import numpy as np
 import pytest
 from leakage_toys import study_of
 
 from fedmedlora.cli import run_command
 from fedmedlora.errors import ConfigError, RunError
+from fedmedlora.federation.sums import write_sums
 from fedmedlora.leakage import exposure
+from fedmedlora.leakage.bench import LeakageBench
 from fedmedlora.leakage.meter import measure_leakage
 from fedmedlora.leakage.records import read_leakage
+from fedmedlora.leakage.words import rare_words
 from fedmedlora.study.data import load_data
 from fedmedlora.study.run_folder import RunFolder
 
 
 def test_every_adapter_is_measured_at_the_sites_that_trained_it(plain):
-    found = measure_leakage(plain)
+    found = read_leakage(RunFolder(plain))
     assert set(found.adapters) == {"single-site/icu", "single-site/outpatient", "fed-medlora"}
     places = {(one.method, one.site) for one in found.membership}
     assert places == {
@@ -38,7 +43,6 @@ def test_every_adapter_is_measured_at_the_sites_that_trained_it(plain):
 
 
 def test_measuring_twice_writes_the_same_file_and_no_text_of_notes(plain):
-    measure_leakage(plain)
     first = (plain / "leakage.json").read_bytes()
     measure_leakage(plain)
     assert (plain / "leakage.json").read_bytes() == first
@@ -51,7 +55,6 @@ def test_measuring_twice_writes_the_same_file_and_no_text_of_notes(plain):
     }
     assert words
     assert not any(word in first.decode() for word in words)
-    assert read_leakage(RunFolder(plain)) is not None
 
 
 def test_planted_secrets_are_ranked_by_kind_and_repetitions(canaries, monkeypatch):
@@ -114,8 +117,61 @@ def test_a_run_that_is_not_finished_is_not_measured(plain, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("method", "says"), [("fed", "'fed' is no row"), ("zero-shot", "no LoRA adapter")]
+    ("method", "says"), [("fed", "'fed' is no row"), ("dictionary/icu", "no LoRA adapter")]
 )
 def test_a_row_without_an_adapter_cannot_be_measured(plain, method, says, capsys):
     assert run_command(["leakage", str(plain), "--method", method]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_rare_words_are_of_one_site_alone_or_of_no_training_note(plain):
+    bench = LeakageBench(RunFolder(plain), ["fed-medlora"])
+    own, never = rare_words(bench)
+    texts = {
+        site.name: " ".join(one.text.lower() for one in site.train) for site in bench.data.sites
+    }
+    assert all(own.values())
+    for site, words in own.items():
+        [other] = [text for name, text in texts.items() if name != site]
+        for word in words:
+            assert re.search(rf"(?<![a-z]){word}(?![a-z])", texts[site])
+            assert not re.search(rf"(?<![a-z]){word}(?![a-z])", other)
+    assert never
+    assert not any(re.search(rf"(?<![a-z]){w}(?![a-z])", t) for w in never for t in texts.values())
+
+
+def test_rare_words_are_told_from_updates_and_from_their_sum(plain):
+    found = read_leakage(RunFolder(plain))
+    assert {(one.site, one.seen, one.question) for one in found.words} == {
+        (site, seen, question)
+        for site in ("icu", "outpatient")
+        for seen in ("update", "sum")
+        for question in ("there", "whose")
+    }
+    for one in found.words:
+        assert 0 <= one.low <= one.auc <= one.high <= 1
+        assert 0 <= one.precision <= 1
+        assert one.chance == one.members / (one.members + one.others)
+
+
+def test_without_kept_replies_the_sum_alone_is_attacked(plain, tmp_path):
+    run = shutil.copytree(plain, tmp_path / "copy")
+    place = run / "federation" / "fed-medlora" / "round-0001"
+    shutil.rmtree(place / "replies")
+    (place / "SHA256SUMS").unlink()
+    write_sums(place)
+    found = measure_leakage(run, methods=["fed-medlora"])
+    assert {one.seen for one in found.words} == {"sum"}
+    assert any("no reply was kept" in sentence for sentence in found.missing)
+
+
+def test_what_the_server_saw_of_a_round_averages_to_what_it_made_of_it(plain):
+    bench = LeakageBench(RunFolder(plain), ["fed-medlora"])
+    seen = bench.seen(bench.arms[0], 2)
+    told = json.loads((plain / "adapters/fed-medlora/contributions.json").read_text())[1]
+    weights = {one["signed"]["site"]: one["weight"] for one in told["contributions"]}
+    for name, tensor in seen.after.tensors.items():
+        mean = sum(weights[site] * one.tensors[name] for site, one in seen.replies.items())
+        assert np.allclose(mean, tensor, atol=1e-6)
+    assert bench.seen(bench.arms[0], 1).after.sha256 == seen.before.sha256
+    assert seen.after.sha256 == bench.adapter(bench.arms[0]).sha256

@@ -87,6 +87,8 @@ def test_what_holds_is_released_with_card_evidence_and_hashes(run, policy):
     check_sums(folder)
     assert read_adapter(folder).sha256 == read_adapter(run / "adapters" / LABEL).sha256
     assert read_task(folder).backbone == "embedded"
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "embedded"
     card = (folder / "README.md").read_text()
     for told in ("Trying the gate.", "Knows nothing.", "Apache-2.0", "outpatient",
                  "(2.5, 1e-05)-differential privacy of each note", "Membership AUC at icu",
@@ -117,6 +119,17 @@ def test_no_text_of_a_note_is_released(run, policy):
     }
     assert len(lines) > 10
     assert not any(line in content for line in lines)
+
+
+def test_weights_that_only_the_sites_know_are_said_to_be_so(run, policy):
+    def change(rounds):
+        for told in rounds:
+            for one in told["contributions"]:
+                one["weight"] = None
+
+    edit(run / "adapters" / LABEL / "contributions.json", change)
+    card = (release(run, policy(sites=2)).folder / "README.md").read_text()
+    assert "| icu | 10 | its own secret |" in card
 
 
 def test_a_row_that_is_released_already_is_not_overwritten(run, policy):

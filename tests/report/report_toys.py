@@ -244,7 +244,7 @@ def full_run(folder, *, include_text=True):
                 }
                 for times, bits in ((1, 1.5), (16, 7.05))
             ],
-            "tokens": [
+            "words": [
                 {
                     "method": FED,
                     "site": "north",

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fedmedlora.config import Study
 from fedmedlora.errors import ConfigError, RunError
+from fedmedlora.federation.kept import SeenRound, read_seen
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.adapter_files import read_adapter
 from fedmedlora.model.candidates import losses_by_row
@@ -74,6 +75,15 @@ class LeakageBench:
         own = adapters / f"{arm.label}.sites" / (site or "")
         return read_adapter(own if site and own.is_dir() else adapters / arm.label)
 
+    def seen(self, arm: Arm, number: int) -> SeenRound:
+        """What the server saw of a round of an arm's federation.
+
+        Raises:
+            RunError: there is no such round, or it cannot be read.
+        """
+        initial = self._runner.lora.base(arm.study).initial
+        return read_seen(self.folder.path / "federation" / arm.label, number, initial=initial)
+
     def losses(
         self,
         arm: Arm,
@@ -123,6 +133,8 @@ class LeakageBench:
         bench = self._runner.lora
         # Ids need not differ between what is compared; places do.
         named = [replace(one, id=str(place)) for place, one in enumerate(documents)]
+        if arm.study.absent == "negative":
+            named = [replace(one, covers=None) for one in named]
         examples = questions_about(
             named, covers=covers, scheme=bench.scheme, settings=bench.settings, tasks=tasks
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from fedmedlora.evaluation.intervals import Bootstrap
 from fedmedlora.leakage.bench import LeakageBench
 from fedmedlora.leakage.exposure import measure_exposure
 from fedmedlora.leakage.membership import measure_membership
-from fedmedlora.leakage.records import FILE, Exposed, Leakage, Membership
+from fedmedlora.leakage.records import FILE, Exposed, Leakage, Membership, RareWords
+from fedmedlora.leakage.words import measure_words
 from fedmedlora.progress import OnEvent
 from fedmedlora.seeds import derive_seed
 from fedmedlora.study.run_folder import RunFolder
@@ -44,14 +46,21 @@ def _measure(bench: LeakageBench, tell: OnEvent) -> Leakage:
     bootstrap = Bootstrap(seed=derive_seed(seed, "leakage"))
     membership: list[Membership] = []
     exposure: list[Exposed] = []
+    words: list[RareWords] = []
     missing: list[str] = []
     tell("study", {"methods": [arm.label for arm in bench.arms]})
     for arm in bench.arms:
+        started = time.monotonic()
         tell("method", {"method": arm.label})
         members, lacking = measure_membership(bench, arm, bootstrap=bootstrap)
         membership += members
         missing += lacking
         exposure += measure_exposure(bench, arm, bootstrap=bootstrap)
+        if arm.kind == "federated":
+            told, lacking = measure_words(bench, arm, bootstrap=bootstrap)
+            words += told
+            missing += lacking
+        tell("method-done", {"method": arm.label, "seconds": time.monotonic() - started})
     if not exposure:
         missing.append("exposure: no canaries were planted (leakage.canaries)")
     return Leakage(
@@ -59,6 +68,6 @@ def _measure(bench: LeakageBench, tell: OnEvent) -> Leakage:
         adapters={arm.label: bench.adapter(arm).sha256 for arm in bench.arms},
         membership=tuple(membership),
         exposure=tuple(exposure),
-        tokens=(),
+        words=tuple(words),
         missing=tuple(missing),
     )

@@ -20,6 +20,8 @@ Score = Literal["loss", "calibrated"]
 #: Notes that nothing was trained on: taken from the training notes at random, or the validation and
 #: test notes.
 Against = Literal["withheld", "held-out"]
+Seen = Literal["update", "sum"]
+Question = Literal["there", "whose"]
 
 
 @dataclass(frozen=True)
@@ -76,17 +78,18 @@ class Exposed:
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """Whether rare tokens of one site's notes can be told from one round's update.
+class RareWords:
+    """Whether rare words of one site's notes can be told from one round.
 
     Attributes:
         method: the federation's label.
-        site: whose rare tokens.
-        round: whose update.
-        seen: "update": the site's own; "sum": what secure aggregation leaves to be seen.
-        question: "there": against tokens that no site's notes have; "whose": against rare tokens
-            of the other sites.
-        members, others: how many tokens.
+        site: whose rare words.
+        round: which round.
+        seen: "update": the adapters that the sites sent; "sum": the global adapter alone, which is
+            all that secure aggregation leaves to be seen.
+        question: "there": against words that are in nobody's training notes; "whose": against rare
+            words of the other sites.
+        members, others: how many words.
         auc: 0.5 is chance.
         low, high: its interval.
         precision: share of members among the ``members`` highest scores.
@@ -96,8 +99,8 @@ class Tokens:
     method: str
     site: str
     round: int
-    seen: Literal["update", "sum"]
-    question: Literal["there", "whose"]
+    seen: Seen
+    question: Question
     members: int
     others: int
     auc: float
@@ -121,7 +124,7 @@ class Leakage:
     adapters: Mapping[str, str]
     membership: tuple[Membership, ...]
     exposure: tuple[Exposed, ...]
-    tokens: tuple[Tokens, ...]
+    words: tuple[RareWords, ...]
     missing: tuple[str, ...]
 
     def as_record(self) -> dict[str, Any]:

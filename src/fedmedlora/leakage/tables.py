@@ -9,8 +9,8 @@ _Rows = tuple[tuple[str, ...], ...]
 
 
 def leakage_tables(found: Leakage) -> list[Table]:
-    """Membership, exposure and rare tokens; those that were measured."""
-    made = (_membership(found), _exposure(found), _tokens(found))
+    """Membership, exposure and rare words; those that were measured."""
+    made = (_membership(found), _exposure(found), _words(found))
     return [table for table in made if table.rows]
 
 
@@ -49,7 +49,7 @@ def _exposure(found: Leakage) -> Table:
     return Table(title, head, rows, left=2)
 
 
-def _tokens(found: Leakage) -> Table:
+def _words(found: Leakage) -> Table:
     rows: _Rows = tuple(
         (
             one.method,
@@ -63,8 +63,8 @@ def _tokens(found: Leakage) -> Table:
             format_ratio(one.precision),
             format_ratio(one.chance),
         )
-        for one in found.tokens
+        for one in found.words
     )
-    head = ("method", "site", "seen", "asked", "round", "tokens", "AUC", "interval",
+    head = ("method", "site", "seen", "asked", "round", "words", "AUC", "interval",
             "precision", "by chance")  # fmt: skip
-    return Table("Rare tokens of one site in one round", head, rows, left=4)
+    return Table("Rare words of one site, told from one round", head, rows, left=4)

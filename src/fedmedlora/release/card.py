@@ -70,7 +70,11 @@ def _limits(evidence: Evidence) -> Iterator[str]:
 def _sites(evidence: Evidence) -> Iterator[dict[str, str]]:
     told = evidence.data.get("sites", {})
     last = evidence.rounds[-1]["contributions"] if evidence.rounds else []
-    shares = {one["signed"]["site"]: f"{one['weight']:.3f}" for one in last}
+    shares = {
+        # With secure aggregation nobody else knows it.
+        one["signed"]["site"]: "its own secret" if one["weight"] is None else f"{one['weight']:.3f}"
+        for one in last
+    }
     for name in evidence.sites:
         # The pooled site has the notes of all.
         whose = [told[name]] if name in told else list(told.values())

@@ -101,6 +101,10 @@ def _write(
 ) -> None:
     for name in _ADAPTER:
         write_bytes(folder / name, (evidence.adapter_folder / name).read_bytes())
+    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    # Where the backbone is on this machine is of no use elsewhere.
+    config["base_model_name_or_path"] = evidence.study.backbone.name
+    write_bytes(folder / CONFIG_FILE, json.dumps(config, indent=1, sort_keys=True).encode())
     write_bytes(folder / "README.md", write_card(evidence, policy).encode())
     proofs = folder / "evidence"
     proofs.mkdir()

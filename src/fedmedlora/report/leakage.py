@@ -19,11 +19,11 @@ from fedmedlora.report.blocks import (
     ratio,
 )
 from fedmedlora.report.charts import Estimate, estimate_chart
-from fedmedlora.report.records import Exposed, Membership, Tokens
+from fedmedlora.report.records import Exposed, Membership, RareWords
 from fedmedlora.report.run import Run
 
 _SCORES = {"loss": "its loss", "calibrated": "beside the untrained"}
-_SEEN = {"update": "the site's own update", "sum": "the sum of all, as with secure aggregation"}
+_SEEN = {"update": "each site's update", "sum": "the sum alone, as with secure aggregation"}
 _QUESTIONS = {"there": "was it there?", "whose": "whose is it?"}
 
 
@@ -37,7 +37,7 @@ def leakage_section(run: Run) -> Section | None:
     if run.leakage is not None:
         blocks += _membership(run.leakage.membership)
         blocks += _exposure(run.leakage.exposure)
-        blocks += _tokens(run.leakage.tokens)
+        blocks += _rare_words(run.leakage.words)
         if run.leakage.missing:
             missing = tuple(f"Not measured: {one}." for one in run.leakage.missing)
             blocks.append(Text(missing, small=True))
@@ -157,7 +157,7 @@ def _exposure(found: Sequence[Exposed]) -> list[Block]:
     ]
 
 
-def _tokens(found: Sequence[Tokens]) -> list[Block]:
+def _rare_words(found: Sequence[RareWords]) -> list[Block]:
     if not found:
         return []
     rows = tuple(

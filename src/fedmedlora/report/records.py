@@ -155,8 +155,8 @@ class Exposed(_Record):
     most: float
 
 
-class Tokens(_Record):
-    """How well rare tokens of a site can be told from an update; see ``leakage.records``."""
+class RareWords(_Record):
+    """How well rare words of a site can be told from a round; see ``leakage.records``."""
 
     method: str
     site: str
@@ -177,7 +177,7 @@ class Leakage(_Record):
 
     membership: tuple[Membership, ...] = ()
     exposure: tuple[Exposed, ...] = ()
-    tokens: tuple[Tokens, ...] = ()
+    words: tuple[RareWords, ...] = ()
     missing: tuple[str, ...] = ()
 
 
