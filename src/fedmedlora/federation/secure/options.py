@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from fedmedlora.aggregation.ring import Ring
@@ -131,7 +132,7 @@ class Terms:
         """What rows are made in."""
         return Ring(len(self.public_keys), self.largest_weight, self.largest_norm)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """SHA-256 (hex) of all of it."""
         return sha256(canonical(asdict(self)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -100,7 +101,7 @@ class Roster:
         """Who takes part."""
         return tuple(one.site for one in self.entries)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """SHA-256 (hex) of terms, attempt and all advertisements: part of every key of it."""
         entries = [asdict(one) for one in self.entries]
