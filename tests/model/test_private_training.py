@@ -43,10 +43,15 @@ def rows_of(count, **limits):
 ROWS = rows_of(6)
 
 
-def adapted(base=None, **settings):
+def adapted(base=None, *, dropout=0.0):
     warnings.simplefilter("ignore")
     model = new_adapter_model(
-        base or tiny_llama(TOKENIZER), rank=4, alpha=12, dropout=0.0, targets=["all-linear"], seed=0
+        base or tiny_llama(TOKENIZER),
+        rank=4,
+        alpha=12,
+        dropout=dropout,
+        targets=["all-linear"],
+        seed=0,
     )
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
@@ -449,6 +454,23 @@ def test_rows_without_a_unit_and_units_without_a_row_are_refused(units):
 def test_no_rows_are_refused():
     with pytest.raises(DataError, match="no example"):
         trained_on(rows=[], units=[], noise=noise_of())
+
+
+@pytest.mark.parametrize("where", ["adapter", "attention", "backbone"])
+def test_dropout_is_refused_wherever_it_is(where):
+    # Its masks are the batch's: with one unit more, every other row would have another.
+    base = tiny_llama(TOKENIZER)
+    if where == "attention":
+        base.config.attention_dropout = 0.1
+    if where == "backbone":
+        base.model.layers[0].mlp.act_fn = torch.nn.Sequential(
+            base.model.layers[0].mlp.act_fn, torch.nn.Dropout(0.1)
+        )
+    model = adapted(base, dropout=0.1 if where == "adapter" else 0.0)
+    with pytest.raises(ConfigError, match=r"adapter\.dropout: with privacy there must be none"):
+        train_privately(
+            model, ROWS, units=list(range(6)), noise=noise_of(), settings=settings_of(), seed=1
+        )
 
 
 @pytest.mark.parametrize("name", ["noise", "max_grad_norm", "batch", "unit_rows"])

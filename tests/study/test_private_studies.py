@@ -89,6 +89,7 @@ def test_a_setting_that_promises_nothing_is_refused_when_the_study_is_read(tmp_p
         ({"methods": ["ffa-lora", "bert"]}, "bert cannot be private: only LoRA"),
         ({"methods": ["fed-medlora", "local-adaptation"]}, "adapted/icu/fed-medlora cannot be"),
         ({"methods": ["fed-medlora+"]}, r"sends losses .* federation\.validation: server"),
+        ({"adapter__dropout": 0.1}, r"adapter\.dropout: ffa-lora cannot be private with dropout"),
         ({"methods": ["centralised"]}, "belong to no site's ledger"),
         ({"partition": {"by": "even", "sites": 2}}, "sites of a partition have notes of others"),
         ({"scaling": {"sites": [2]}}, "sites of a partition have notes of others"),

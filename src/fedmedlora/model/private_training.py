@@ -110,6 +110,31 @@ def private_steps(settings: TrainingSettings, *, units: int, batch: int) -> int:
     return settings.steps or math.ceil(units / batch * settings.epochs)
 
 
+def refuse_dropout(model: torch.nn.Module) -> None:
+    """Refuse a model that drops activations: its masks are drawn for a batch as a whole.
+
+    One unit more or less would give every other row another mask, and so another gradient: what a
+    unit can change would not be bounded by its own.
+
+    Raises:
+        ConfigError: the adapter or the backbone has dropout.
+    """
+    layers = any(isinstance(one, torch.nn.Dropout) and one.p > 0 for one in model.modules())
+    # Of attention it is a number that layers look up, and no layer.
+    config = getattr(model, "config", None)
+    told = [
+        name
+        for name, value in ({} if config is None else vars(config)).items()
+        if name.endswith(("dropout", "pdrop")) and isinstance(value, float) and value > 0
+    ]
+    if layers or told:
+        raise ConfigError(
+            "adapter.dropout: with privacy there must be none, neither of the adapter nor of the "
+            f"backbone (its settings: {', '.join(told) or 'none'}): what one note changes could "
+            "not be bounded; set adapter.dropout: 0, or take another backbone"
+        )
+
+
 def train_privately(
     model: PeftModel,
     rows: Sequence[Row],
@@ -134,7 +159,7 @@ def train_privately(
         units: of each row, its unit: 0 to n - 1.
         noise: of this round.
         settings: of this round.
-        seed: of dropout.
+        seed: of PyTorch, as in a plain training; neither draws nor noise come from it.
         trains: the factors to train; the others are frozen until the end of the call.
         optimiser: what AdamW begins with; if it knows all that is trained, there is no warm-up.
         on_step: told after every step; its loss has no noise and must not leave the site.
@@ -142,7 +167,7 @@ def train_privately(
 
     Raises:
         DataError: there are no rows.
-        ConfigError: the batch is larger than the site.
+        ConfigError: the batch is larger than the site, or the model has dropout.
         AdapterError: the adapter became infinite or no number and is what it was before; or the
             model mixes rows; or ``optimiser`` is of another adapter.
     """
@@ -154,6 +179,7 @@ def train_privately(
             f"privacy.batch: {noise.batch} units are expected in a step, and there are "
             f"{len(places)}; set a smaller batch"
         )
+    refuse_dropout(model)
     started = time.monotonic()
     steps = private_steps(settings, units=len(places), batch=noise.batch)
     losses: list[float] = []
