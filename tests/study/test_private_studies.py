@@ -17,7 +17,7 @@ from fedmedlora.study.arms import study_arms
 from fedmedlora.study.data import load_data
 from fedmedlora.study.ledgers import check_ledgers
 from fedmedlora.study.methods import MethodRunner
-from fedmedlora.study.privacy import check_privacy, privacy_note
+from fedmedlora.study.privacy import NEIGHBOURS, check_privacy, privacy_note
 from fedmedlora.study.run import run_study
 from fedmedlora.study.tables import run_tables, study_tables
 
@@ -152,6 +152,17 @@ def test_the_number_is_told_with_unit_delta_sampling_and_adversary(finished):
     assert "privacy" not in json.loads((finished / "run/answers/zero-shot/done.json").read_text())
 
 
+def test_neighbours_are_told_alike_everywhere(finished):
+    # A unit more would change the number of units, which every reply tells: it is not hidden.
+    assert NEIGHBOURS == "emptying one unit, the number of units being public"
+    told = privacy_of(json.loads((finished / "run/answers/ffa-lora/done.json").read_text()))
+    page = (Path(__file__).parents[2] / "docs/privacy.md").read_text(encoding="utf-8")
+    tables = "\n".join(render_text(table) for table in study_tables(finished / "run"))
+    for text in (told.sentence(), page, " ".join(tables.split())):
+        assert NEIGHBOURS in text
+        assert "added or taken away" not in text
+
+
 def test_no_loss_of_a_private_site_is_recorded(finished):
     for line in (finished / "run/rounds.jsonl").read_text().splitlines():
         for site in json.loads(line)["sites"].values():
@@ -213,7 +224,7 @@ def test_what_a_release_reads_of_a_run_has_all_that_its_number_needs(finished):
     told = privacy_of(done)
     assert set(told.sites) == {"icu", "outpatient"}
     assert (told.delta, told.unit, told.sampling) == (0.01, "note", "Poisson")
-    assert (told.neighbours, told.accountant) == ("one unit added or taken away", "rdp")
+    assert (told.neighbours, told.accountant) == (NEIGHBOURS, "rdp")
     assert "coordinator" in told.adversary
     # Each site's number is that of the mechanism that stands beside it.
     for name, site in done["privacy"]["sites"].items():

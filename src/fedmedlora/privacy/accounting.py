@@ -3,7 +3,7 @@
 A mechanism is the Poisson-subsampled Gaussian: every unit of privacy (an example, a note, a
 patient) enters a step with probability ``rate``, by itself; the sum of the units' clipped
 gradients gets Gaussian noise of ``noise`` times the clipping norm. Neighbours differ by one unit
-that is added or taken away. Composition is that of the privacy loss ("prv": Gopi et al., arXiv
+that adds nothing in one of them. Composition is that of the privacy loss ("prv": Gopi et al., arXiv
 2106.02848) or of Renyi divergences ("rdp": Mironov et al., arXiv 1908.10530).
 """
 

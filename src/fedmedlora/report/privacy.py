@@ -60,7 +60,8 @@ def _terms(privacy: Privacy) -> str:
     return (
         f"Epsilon bounds what {privacy.neighbours} can change of all that the adversary sees, who "
         f"{privacy.adversary}. Units are drawn by {privacy.sampling} sampling, and each is clipped "
-        "as one. It is a promise about each site by itself, for who is at several sites the sum."
+        "as one. It is a promise about each site by itself: for who is at several sites, the sums of their "
+        "epsilons and of their deltas."
     )
 
 

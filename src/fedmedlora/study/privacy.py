@@ -29,7 +29,10 @@ ADVERSARY = (
     "all other units"
 )
 
-NEIGHBOURS = "one unit added or taken away"
+#: What differs between the notes that nobody can tell apart. Not a unit more or less: how many
+#: there are is told, and decides on rate, steps and noise ("zero-out": Kairouz et al., arXiv
+#: 2103.00039).
+NEIGHBOURS = "emptying one unit, the number of units being public"
 
 #: Methods that show training notes to whoever asks, or that are not trained by DP-SGD.
 _NOT_PRIVATE = {

@@ -103,11 +103,11 @@ def _privacy(done: Mapping[str, Mapping[str, Any] | None]) -> list[Table]:
         )
     if not rows:
         return []
-    adversary = next(iter(notes.values()))["adversary"]
+    terms = next(iter(notes.values()))
     return [
         Table(
-            title="Privacy at the site that has spent most: one unit added or taken away, Poisson "
-            f"sampling; the adversary {adversary}",
+            title=f"Privacy at the site that has spent most: bounds what {terms['neighbours']} "
+            f"changes; {terms['sampling']} sampling; the adversary {terms['adversary']}",
             headers=(
                 "method", "unit", "epsilon", "delta", "noise", "rate", "steps", "accountant",
                 "covers",
