@@ -16,7 +16,7 @@ TOLD = {
     "neighbours": "emptying one unit", "sampling": "Poisson", "accountant": "prv",
     "max_grad_norm": 0.5, "adversary": "sees every adapter", "covers": "per-row",
     "sites": {"north": {"epsilon": 2.987, "noise": 1.234, "rate": 0.05, "steps": 60, "units": 80},
-              "south": {"epsilon": 2.5, "noise": 1.1, "rate": 0.04, "steps": 60, "units": 90}},
+              "south": {"epsilon": 2.5, "noise": 1.3, "rate": 0.06, "steps": 70, "units": 90}},
 }  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def test_a_run_without_a_promise_has_no_such_section(tmp_path):
     assert privacy_section(read_run(full_run(tmp_path))) is None
 
 
-def test_each_epsilon_is_told_with_its_terms(run):
+def test_each_epsilon_is_told_with_its_terms_all_of_the_site_that_spent_most(run):
     section = privacy_section(run)
     [table] = blocks(section, Table)
     [row] = table.groups[0].rows

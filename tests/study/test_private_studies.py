@@ -250,6 +250,20 @@ def test_a_site_whose_replies_count_and_do_not_say_what_they_cost_promises_nothi
     assert table.rows[0][2] == "not told"
 
 
+def test_the_table_has_one_sites_numbers_the_one_that_spent_most():
+    sites = {
+        "icu": {"epsilon": 2.0, "noise": 1.25, "rate": 0.5, "steps": 4},
+        "outpatient": {"epsilon": 1.5, "noise": 1.5, "rate": 0.75, "steps": 6},
+    }
+    told = {
+        "epsilon": 2.0, "delta": 0.01, "unit": "note", "neighbours": "", "accountant": "rdp",
+        "sampling": "Poisson", "adversary": "sees all", "covers": "per-row", "sites": sites,
+    }  # fmt: skip
+    tables = run_tables([], {"ffa-lora": {"privacy": told, "rounds": []}})
+    [table] = [one for one in tables if one.title.startswith("Privacy")]
+    assert table.rows[0][2:7] == ("2.00", "0.01", "1.25", "0.5", "4")
+
+
 def test_rows_that_count_by_themselves_have_ledgers_in_the_run_folder(tmp_path):
     pytest.importorskip("opacus")
     tight = {"method": "fedsvd", "label": "tight", "set": {"privacy.epsilon": 1}}
