@@ -20,7 +20,7 @@ from typing import Any, Literal
 from fedmedlora.errors import ConfigError, PrivacyError
 
 Accountant = Literal["prv", "rdp"]
-#: What counts as one in the guarantee.
+#: What counts as one in the guarantee; the larger, the later.
 Unit = Literal["example", "note", "patient"]
 
 #: Orders of Renyi divergence, dense where the best one usually is; every order takes time.
