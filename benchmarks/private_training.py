@@ -104,7 +104,7 @@ def private_round(
 ) -> float:
     """Seconds a step of as many rows as a plain one has."""
     moments: list[tuple[float, int]] = []
-    drawn = Counted(bench.model.device)
+    drawn = Counted()
 
     def step(number: int, steps: int, loss: float | None) -> None:
         moments.append((time.process_time(), drawn.drawn))

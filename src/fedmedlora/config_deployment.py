@@ -99,7 +99,9 @@ class SiteSettings(Section):
         work: folder for logs and what the site keeps for itself.
         ledger: folder in which it keeps what was spent of its notes' privacy, over all federations;
             asked for where the study has ``privacy.epsilon``. The same for every kit of this site.
-        largest_epsilon: a study that promises less (a larger epsilon, or none) is refused.
+        largest_epsilon, largest_delta, smallest_unit: a study that promises less (more of either,
+            a smaller unit, or nothing) is refused; must be given with ``ledger``, since epsilon
+            alone bounds nothing that a coordinator could not choose.
     """
 
     name: Name
@@ -115,6 +117,19 @@ class SiteSettings(Section):
     work: Place = "work"
     ledger: Place | None = None
     largest_epsilon: Annotated[float, Field(gt=0)] | None = None
+    largest_delta: Annotated[float, Field(gt=0, lt=1)] | None = None
+    smallest_unit: Literal["example", "note", "patient"] | None = None
+
+    @model_validator(mode="after")
+    def _own_bounds(self) -> SiteSettings:
+        names = ("largest_epsilon", "largest_delta", "smallest_unit")
+        missing = [name for name in names if getattr(self, name) is None]
+        if self.ledger is not None and missing:
+            raise ValueError(
+                f"ledger: {', '.join(missing)} must be given with it: what the notes may cost in "
+                "all is this site's to say, and every study within it is let in"
+            )
+        return self
 
 
 def load_coordinator(file: Path) -> CoordinatorSettings:

@@ -17,7 +17,7 @@ class PrivacyConfig(Section):
 
     Attributes:
         epsilon: budget of each site over all that its ledger holds; without it, nothing is private.
-        delta: of the budget; at most 1 / units of the smallest site, and must be given.
+        delta: of the budget; at most 1 / units of the largest site, and must be given.
         unit: what counts as one: an example, a note, or all notes of a patient (``group``).
         batch: units expected in a step; by default ``training.batch``, which is how many rows pass
             the model at once.

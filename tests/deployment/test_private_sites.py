@@ -22,7 +22,11 @@ PRIVACY = {"epsilon": 3, "delta": 0.01, "batch": 2, "ledger": "per-row"}
 NOTES = {"synthetic": {"style": "icu", "train": 4, "validation": 1, "test": 1}}
 
 
-def at_site(tmp_path, *, ledger, most=None, **settings):
+#: What the site lets its notes cost.
+BOUNDS = {"largest_epsilon": 3, "largest_delta": 0.01, "smallest_unit": "note"}
+
+
+def at_site(tmp_path, *, ledger, bounds=None, **settings):
     file = tmp_path / "study.yaml"
     file.write_text(shared_text(study_of(**settings)), encoding="utf-8")
     told = SiteSettings(
@@ -30,7 +34,7 @@ def at_site(tmp_path, *, ledger, most=None, **settings):
         coordinator="host:1",
         notes=NOTES,
         ledger=ledger,
-        largest_epsilon=most,
+        **({} if ledger is None else BOUNDS) | (bounds or {}),
     )
     return site_study(read_shared(file), told, folder=tmp_path)
 
@@ -60,12 +64,34 @@ def test_a_study_without_a_promise_needs_no_ledger(tmp_path):
     assert at_site(tmp_path, ledger=None).privacy.epsilon is None
 
 
-def test_a_site_may_ask_for_more_privacy_than_a_study_promises(tmp_path):
-    assert at_site(tmp_path, ledger="own", most=3, privacy=PRIVACY).privacy.epsilon == 3
-    with pytest.raises(ConfigError, match=r"2\.5 at most, and the study's fed-medlora promises"):
-        at_site(tmp_path, ledger="own", most=2.5, privacy=PRIVACY)
-    with pytest.raises(ConfigError, match="promises no privacy"):
-        at_site(tmp_path, ledger="own", most=2.5)
+@pytest.mark.parametrize(
+    ("bounds", "privacy", "told"),
+    [
+        (
+            {"largest_epsilon": 2.5},
+            PRIVACY,
+            "largest_epsilon: .* epsilon 3, more than 2.5",
+        ),
+        ({}, {**PRIVACY, "delta": 0.02}, "largest_delta: .* delta 0.02, more than 0.01"),
+        ({}, {**PRIVACY, "unit": "example"}, "smallest_unit: .* each example, not of each note"),
+        ({}, {}, "largest_epsilon: .*promises no privacy"),
+    ],
+)
+def test_a_site_takes_part_in_no_study_that_promises_less_than_it_asks_for(
+    tmp_path, bounds, privacy, told
+):
+    with pytest.raises(ConfigError, match=told):
+        at_site(tmp_path, ledger="own", bounds=bounds, privacy=privacy)
+    within = {**PRIVACY, "delta": 0.001, "unit": "patient"}
+    assert at_site(tmp_path, ledger="own", privacy=within).privacy.epsilon == 3
+
+
+@pytest.mark.parametrize("missing", BOUNDS)
+def test_who_names_a_ledger_says_what_its_notes_may_cost(missing):
+    # Else the coordinator's study would: with another delta, unit or epsilon each time.
+    told = {name: value for name, value in BOUNDS.items() if name != missing}
+    with pytest.raises(ValueError, match=f"{missing} must be given with it"):
+        SiteSettings(name="icu", coordinator="host:1", notes=NOTES, ledger="own", **told)
 
 
 def test_a_site_has_no_ledger_that_forgets(tmp_path):
@@ -88,7 +114,9 @@ def hospital(tmp_path):
         study = study_of(privacy={**TOY, **privacy})
         _, hospitals = found(tmp_path / folder, study)
         file = next(one.settings for one in hospitals if one.name == name)
-        content = {**yaml.safe_load(file.read_text()), "ledger": str(tmp_path / "ledger")}
+        bounds = {"largest_epsilon": 3, "largest_delta": 0.9, "smallest_unit": "note"}
+        ledger = {"ledger": str(tmp_path / "ledger"), **bounds}
+        content = {**yaml.safe_load(file.read_text()), **ledger}
         file.write_text(yaml.safe_dump(content))
         return file
 

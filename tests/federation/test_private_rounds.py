@@ -1,12 +1,14 @@
 """A site's private rounds: the ledger before the notes, over restarts and runs; what leaves."""
 
+import os
 from dataclasses import replace
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
 from federation_toy import B, start
 
-from fedmedlora.errors import ConfigError, PrivacyError, RunError
+from fedmedlora.errors import AdapterError, ConfigError, PrivacyError, RunError
 from fedmedlora.federation.plan import Order, SiteUpdate
 from fedmedlora.federation.private_rounds import PrivacyTerms, PrivateRounds
 from fedmedlora.model.adapter import Adapter
@@ -121,16 +123,48 @@ def test_a_second_run_trains_with_what_is_left(tmp_path):
     assert (told["privacy/runs"], told["privacy/steps"]) == (2, 15)
 
 
-def test_a_killed_round_is_trained_again_and_spent_once(tmp_path):
+def test_a_round_whose_process_was_killed_is_trained_again_and_spent_once(tmp_path):
     site = Site(tmp_path)
-    with pytest.raises(MemoryError):
-        site.round(1, fails=MemoryError())
+    site.private.prepare(SETTINGS)
+
+    def killed(noise, units):
+        os._exit(9)
+
+    child = get_context("fork").Process(
+        target=site.private.train,
+        args=(start(1.0), Order(1)),
+        kwargs={"settings": SETTINGS, "trainer": killed},
+    )
+    child.start()
+    child.join()
+    assert child.exitcode == 9
     assert site.spent() == 5
     again = Site(tmp_path)
     again.round(1)
     assert again.spent() == 5
     again.round(2)
     assert again.spent() == 10
+
+
+def test_who_stops_a_run_goes_on_with_what_the_round_has_cost(tmp_path):
+    site = Site(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        site.round(1, fails=KeyboardInterrupt())
+    site.round(1)
+    assert site.spent() == 5
+
+
+@pytest.mark.parametrize("failure", [MemoryError(), AdapterError("diverged"), SystemExit(1)])
+def test_a_round_that_failed_is_spent_since_its_failure_is_told(tmp_path, failure):
+    # Else a site could be asked until a draw succeeds, for the price of one.
+    site = Site(tmp_path)
+    with pytest.raises(type(failure)):
+        site.round(1, fails=failure)
+    site.round(1)
+    assert site.spent() == 10
+    # Two rounds were planned: there is nothing left for a third training.
+    with pytest.raises(PrivacyError, match="round 2 would overspend"):
+        Site(tmp_path).round(2)
 
 
 def test_who_asks_the_same_again_gets_the_same_and_nothing_more_is_spent(tmp_path):

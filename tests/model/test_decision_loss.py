@@ -5,7 +5,7 @@ import torch
 from model_toys import tiny_llama, toy_example, word_tokenizer
 
 from fedmedlora.model.encoding import encode_examples
-from fedmedlora.model.losses import answer_loss, decision_loss, pad_rows
+from fedmedlora.model.losses import answer_loss, decision_loss, pad_rows, row_losses
 
 ANSWERS = [
     '<span class="problem">chest pain</span> and no <span class="problem">fever</span>',
@@ -127,3 +127,18 @@ def test_a_row_that_the_limit_cuts_inside_a_tag_still_has_a_finite_loss(tokenize
     loss, count = loss_of(tiny_llama(tokenizer), rows)
     assert 0 < loss < float("inf")
     assert count == rows[0].targets
+
+
+def test_a_row_cut_inside_a_tag_takes_no_token_of_the_row_after_it(tokenizer):
+    # Else one note's word would be an alternative in another note's loss.
+    model = tiny_llama(tokenizer)
+    [whole] = rows_of(ANSWERS[1:2], tokenizer)
+    [cut] = rows_of(ANSWERS[1:2], tokenizer, max_tokens=whole.tags[1] + 1)
+    assert len(cut.ids) - 1 in cut.tags
+    [other] = rows_of(ANSWERS[2:], tokenizer)
+    alone = loss_of(model, [cut])[0]
+    together = pad_rows([cut, other])
+    with torch.no_grad():
+        first, second = row_losses(model, together, "decisions").tolist()
+    assert first == pytest.approx(alone, rel=1e-5)
+    assert second == pytest.approx(loss_of(model, [other])[0], rel=1e-5)

@@ -43,10 +43,15 @@ def rows_of(count, **limits):
 ROWS = rows_of(6)
 
 
-def adapted(base=None, **settings):
+def adapted(base=None, *, dropout=0.0):
     warnings.simplefilter("ignore")
     model = new_adapter_model(
-        base or tiny_llama(TOKENIZER), rank=4, alpha=12, dropout=0.0, targets=["all-linear"], seed=0
+        base or tiny_llama(TOKENIZER),
+        rank=4,
+        alpha=12,
+        dropout=dropout,
+        targets=["all-linear"],
+        seed=0,
     )
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
@@ -217,7 +222,7 @@ class Chosen(Randomness):
     """Draws what a test says; makes no noise if asked for none."""
 
     def __init__(self, *drawn, silent=True, seed=0):
-        super().__init__(torch.device("cpu"), seed=seed)
+        super().__init__(key=seed)
         self._drawn, self._silent, self.made = list(drawn), silent, []
 
     def draw(self, units, rate):
@@ -333,7 +338,7 @@ def test_of_a_large_unit_only_so_many_rows_are_looked_at():
 
 
 def test_each_unit_is_drawn_by_itself_with_the_rate():
-    drawn = [Randomness(torch.device("cpu"), seed=s).draw(50, 0.2) for s in range(400)]
+    drawn = [Randomness(key=s).draw(50, 0.2) for s in range(400)]
     counts = np.bincount([unit for one in drawn for unit in one], minlength=50)
     # Means of 400 draws at .2: 80, with a deviation of 8.
     assert abs(counts.mean() - 80) < 4
@@ -351,9 +356,48 @@ def trained(seed=1, **more):
     return {n: p.detach().clone() for n, p in model.named_parameters() if "lora_" in n}
 
 
+class Everybody(Randomness):
+    """Draws every unit and every row, so that the noise alone differs."""
+
+    def draw(self, units, rate):
+        return list(range(units))
+
+
 def test_equal_seeds_do_not_make_equal_noise():
-    one, other = trained(), trained()
-    assert any(not torch.equal(one[name], other[name]) for name in one)
+    one, other = trained(randomness=Everybody()), trained(randomness=Everybody())
+    assert all(not torch.equal(one[name], other[name]) for name in one)
+    # And nothing but the noise: with one key the bits agree.
+    one, other = trained(randomness=Everybody(key=5)), trained(randomness=Everybody(key=5))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("bit", [0, 31, 32, 63, 64, 127])
+def test_every_bit_of_a_key_of_128_changes_the_noise(bit):
+    like = torch.zeros(4)
+    assert not torch.equal(
+        Randomness(key=0).noise(like, 1), Randomness(key=1 << bit).noise(like, 1)
+    )
+
+
+def test_nobody_is_told_the_key_and_it_has_128_bits(monkeypatch):
+    asked = []
+
+    def drawn(bits):
+        asked.append(bits)
+        return 17
+
+    monkeypatch.setattr("fedmedlora.model.private_training.secrets.randbits", drawn)
+    trained()
+    assert asked == [128]
+
+
+def test_noise_is_gaussian_of_the_stated_size():
+    made = Randomness(key=3).noise(torch.zeros(200, 500), 2.5)
+    assert made.dtype == torch.float32
+    assert abs(float(made.mean())) < 4 * 2.5 / math.sqrt(made.numel())
+    assert float(made.std()) == pytest.approx(2.5, rel=0.01)
+    # Of a Gaussian, .0455 lie beyond two deviations.
+    assert float((made.abs() > 5).float().mean()) == pytest.approx(0.0455, abs=0.003)
 
 
 def test_frozen_factors_stay_as_they_were():
@@ -410,6 +454,23 @@ def test_rows_without_a_unit_and_units_without_a_row_are_refused(units):
 def test_no_rows_are_refused():
     with pytest.raises(DataError, match="no example"):
         trained_on(rows=[], units=[], noise=noise_of())
+
+
+@pytest.mark.parametrize("where", ["adapter", "attention", "backbone"])
+def test_dropout_is_refused_wherever_it_is(where):
+    # Its masks are the batch's: with one unit more, every other row would have another.
+    base = tiny_llama(TOKENIZER)
+    if where == "attention":
+        base.config.attention_dropout = 0.1
+    if where == "backbone":
+        base.model.layers[0].mlp.act_fn = torch.nn.Sequential(
+            base.model.layers[0].mlp.act_fn, torch.nn.Dropout(0.1)
+        )
+    model = adapted(base, dropout=0.1 if where == "adapter" else 0.0)
+    with pytest.raises(ConfigError, match=r"adapter\.dropout: with privacy there must be none"):
+        train_privately(
+            model, ROWS, units=list(range(6)), noise=noise_of(), settings=settings_of(), seed=1
+        )
 
 
 @pytest.mark.parametrize("name", ["noise", "max_grad_norm", "batch", "unit_rows"])

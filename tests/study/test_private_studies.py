@@ -17,7 +17,7 @@ from fedmedlora.study.arms import study_arms
 from fedmedlora.study.data import load_data
 from fedmedlora.study.ledgers import check_ledgers
 from fedmedlora.study.methods import MethodRunner
-from fedmedlora.study.privacy import check_privacy, privacy_note
+from fedmedlora.study.privacy import NEIGHBOURS, check_privacy, privacy_note
 from fedmedlora.study.run import run_study
 from fedmedlora.study.tables import run_tables, study_tables
 
@@ -89,6 +89,7 @@ def test_a_setting_that_promises_nothing_is_refused_when_the_study_is_read(tmp_p
         ({"methods": ["ffa-lora", "bert"]}, "bert cannot be private: only LoRA"),
         ({"methods": ["fed-medlora", "local-adaptation"]}, "adapted/icu/fed-medlora cannot be"),
         ({"methods": ["fed-medlora+"]}, r"sends losses .* federation\.validation: server"),
+        ({"adapter__dropout": 0.1}, r"adapter\.dropout: ffa-lora cannot be private with dropout"),
         ({"methods": ["centralised"]}, "belong to no site's ledger"),
         ({"partition": {"by": "even", "sites": 2}}, "sites of a partition have notes of others"),
         ({"scaling": {"sites": [2]}}, "sites of a partition have notes of others"),
@@ -149,6 +150,17 @@ def test_the_number_is_told_with_unit_delta_sampling_and_adversary(finished):
     assert "Poisson" in text
     assert "coordinator" in text
     assert "privacy" not in json.loads((finished / "run/answers/zero-shot/done.json").read_text())
+
+
+def test_neighbours_are_told_alike_everywhere(finished):
+    # A unit more would change the number of units, which every reply tells: it is not hidden.
+    assert NEIGHBOURS == "emptying one unit, the number of units being public"
+    told = privacy_of(json.loads((finished / "run/answers/ffa-lora/done.json").read_text()))
+    page = (Path(__file__).parents[2] / "docs/privacy.md").read_text(encoding="utf-8")
+    tables = "\n".join(render_text(table) for table in study_tables(finished / "run"))
+    for text in (told.sentence(), page, " ".join(tables.split())):
+        assert NEIGHBOURS in text
+        assert "added or taken away" not in text
 
 
 def test_no_loss_of_a_private_site_is_recorded(finished):
@@ -212,7 +224,7 @@ def test_what_a_release_reads_of_a_run_has_all_that_its_number_needs(finished):
     told = privacy_of(done)
     assert set(told.sites) == {"icu", "outpatient"}
     assert (told.delta, told.unit, told.sampling) == (0.01, "note", "Poisson")
-    assert (told.neighbours, told.accountant) == ("one unit added or taken away", "rdp")
+    assert (told.neighbours, told.accountant) == (NEIGHBOURS, "rdp")
     assert "coordinator" in told.adversary
     # Each site's number is that of the mechanism that stands beside it.
     for name, site in done["privacy"]["sites"].items():
@@ -236,6 +248,20 @@ def test_a_site_whose_replies_count_and_do_not_say_what_they_cost_promises_nothi
     tables = run_tables([], {"ffa-lora": {"privacy": note, "rounds": []}})
     [table] = [one for one in tables if one.title.startswith("Privacy")]
     assert table.rows[0][2] == "not told"
+
+
+def test_the_table_has_one_sites_numbers_the_one_that_spent_most():
+    sites = {
+        "icu": {"epsilon": 2.0, "noise": 1.25, "rate": 0.5, "steps": 4},
+        "outpatient": {"epsilon": 1.5, "noise": 1.5, "rate": 0.75, "steps": 6},
+    }
+    told = {
+        "epsilon": 2.0, "delta": 0.01, "unit": "note", "neighbours": "", "accountant": "rdp",
+        "sampling": "Poisson", "adversary": "sees all", "covers": "per-row", "sites": sites,
+    }  # fmt: skip
+    tables = run_tables([], {"ffa-lora": {"privacy": told, "rounds": []}})
+    [table] = [one for one in tables if one.title.startswith("Privacy")]
+    assert table.rows[0][2:7] == ("2.00", "0.01", "1.25", "0.5", "4")
 
 
 def test_rows_that_count_by_themselves_have_ledgers_in_the_run_folder(tmp_path):

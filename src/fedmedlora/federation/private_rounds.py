@@ -2,6 +2,7 @@
 
     what was asked before -> the same answer
     ledger opened -> planned (once a run) -> reserved -> trained -> kept -> confirmed -> answer
+                                                      -> failed -> confirmed -> a word
 
 The ledger stays open, and so closed to other processes, while the round is trained. What leaves is
 the adapter, how many units there are, and what was spent: no loss and no count of rows or tokens.
@@ -116,6 +117,8 @@ class PrivateRounds:
     ) -> SiteUpdate:
         """A round; the one that was made before, if exactly this was asked before.
 
+        What ``trainer`` raises passes, and the round is spent: to try it again costs again.
+
         Args:
             adapter: that it starts from.
             order: what is asked.
@@ -139,7 +142,14 @@ class PrivateRounds:
                     ledger.confirm(left)
                 return update
             reservation = ledger.reserve(plan, order.round, self._terms.budget)
-            update = trainer(self._noise(plan), self._units)
+            try:
+                update = trainer(self._noise(plan), self._units)
+            except KeyboardInterrupt:  # the process ends, and nobody is told
+                raise
+            except BaseException:
+                # That it failed is told, and may depend on what was drawn.
+                ledger.confirm(reservation)
+                raise
             update = replace(
                 update,
                 examples=self.count,

@@ -23,7 +23,7 @@ from fedmedlora.model.backbone import Backbone
 from fedmedlora.model.candidates import candidate_losses
 from fedmedlora.model.encoding import Row
 from fedmedlora.model.lora import adapter_of, load_adapter, manifest_of, new_adapter_model
-from fedmedlora.model.private_training import NoiseSettings, train_privately
+from fedmedlora.model.private_training import NoiseSettings, refuse_dropout, train_privately
 from fedmedlora.model.training import TrainingOutcome, TrainingSettings, train_adapter
 from fedmedlora.seeds import derive_seed
 
@@ -105,6 +105,9 @@ class AdapterSite:
         own: where factors are kept that the site trains and does not send, if there are such.
         optimiser: where it is kept from round to round; begun anew in each without.
         private: trains with noise, as the site's ledger lets it.
+
+    Raises:
+        ConfigError: it is to train with noise, and the model has dropout.
     """
 
     def __init__(
@@ -129,6 +132,8 @@ class AdapterSite:
         self._own = own
         self._optimiser = optimiser
         self._private = private
+        if private is not None:
+            refuse_dropout(bench.model)
 
     def prepare(self) -> None:
         """Refuse what cannot be trained privately, before anything is; see ``PrivateRounds``."""

@@ -103,19 +103,22 @@ def _decision_scores(
     states = _states(projection, input_ids, past)
     wanted = labels[:, 1:] != IGNORED
     states, targets, in_tag = states[:, :-1][wanted], labels[:, 1:][wanted], tags[:, 1:][wanted]
-    # The text's next token: the first at or after the place that is not of a tag. An answer ends
-    # with end-of-sequence, unless the length limit cut it within a tag.
+    row_of = torch.nonzero(wanted)[:, 0]
+    # The text's next token: the first at or after the place that is not of a tag. A row that the
+    # length limit cut within a tag has none at its end, and its own last token, a tag's, stands
+    # there: never another row's.
     count = len(targets)
     places = torch.arange(count, device=targets.device)
     after = torch.where(in_tag, count - 1, places)
-    following = targets[torch.flip(torch.cummin(torch.flip(after, [0]), 0).values, [0])]
+    nearest = torch.flip(torch.cummin(torch.flip(after, [0]), 0).values, [0])
+    last = torch.searchsorted(row_of, row_of, right=True) - 1
+    following = targets[torch.minimum(nearest, last)]
     of_tags = torch.unique(choices[choices != IGNORED])
     columns = torch.cat([of_tags, torch.unique(following)])
     logits = projection.logits(states, columns)
     text = torch.searchsorted(columns[len(of_tags) :].contiguous(), following) + len(of_tags)
     decided = torch.cat([logits[:, : len(of_tags)], logits.gather(1, text[:, None])], dim=1)
     may_use = (choices[:, :, None] == of_tags).any(1)
-    row_of = torch.nonzero(wanted)[:, 0]
     # A word that is also a tag's ("drug") is one token: it counts once, as what it is here.
     same = following[:, None] == of_tags
     open_to = may_use[row_of] & ~(same & ~in_tag[:, None])

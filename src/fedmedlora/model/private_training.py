@@ -76,39 +76,63 @@ class NoiseSettings:
 
 
 class Randomness:
-    """What is drawn, and the noise.
+    """What is drawn, and the noise: one stream that nobody can find by trying.
+
+    Philox (Salmon et al. 2011) with a key of 128 bits. PyTorch's own generators are made of 32
+    (CPU) or 64 bits: who sees the adapters could try every seed and take the noise off.
 
     Args:
-        device: where the noise is made.
-        seed: for tests; without, nobody knows it.
+        key: for tests; without, the operating system draws it and nobody knows it.
     """
 
-    def __init__(self, device: torch.device, *, seed: int | None = None) -> None:
-        self._draws = np.random.default_rng(secrets.randbits(128) if seed is None else seed)
-        self._noise = torch.Generator(device=device)
-        self._noise.manual_seed(secrets.randbits(63) if seed is None else seed)
+    def __init__(self, *, key: int | None = None) -> None:
+        drawn = secrets.randbits(128) if key is None else key
+        self._numbers = np.random.Generator(np.random.Philox(key=drawn))
 
     def draw(self, units: int, rate: float) -> list[int]:
         """Places of the units of a step: each by itself with probability ``rate``."""
-        return np.flatnonzero(self._draws.random(units) < rate).tolist()
+        return np.flatnonzero(self._numbers.random(units) < rate).tolist()
 
     def some(self, rows: Sequence[int], most: int) -> list[int]:
         """At most so many of a unit's rows."""
         if len(rows) <= most:
             return list(rows)
-        return [rows[place] for place in self._draws.choice(len(rows), most, replace=False)]
+        return [rows[place] for place in self._numbers.choice(len(rows), most, replace=False)]
 
     def noise(self, like: torch.Tensor, deviation: float) -> torch.Tensor:
-        """Gaussian noise of a tensor's shape."""
-        drawn = torch.randn(
-            like.shape, generator=self._noise, device=like.device, dtype=torch.float32
-        )
-        return drawn.mul_(deviation)
+        """Gaussian noise of a tensor's shape: float32, rounded from float64."""
+        drawn = torch.from_numpy(self._numbers.standard_normal(tuple(like.shape)))
+        return drawn.mul_(deviation).to(like.device, torch.float32)
 
 
 def private_steps(settings: TrainingSettings, *, units: int, batch: int) -> int:
     """Steps of a round; an epoch is as many as draw each unit once on average."""
     return settings.steps or math.ceil(units / batch * settings.epochs)
+
+
+def refuse_dropout(model: torch.nn.Module) -> None:
+    """Refuse a model that drops activations: its masks are drawn for a batch as a whole.
+
+    One unit more or less would give every other row another mask, and so another gradient: what a
+    unit can change would not be bounded by its own.
+
+    Raises:
+        ConfigError: the adapter or the backbone has dropout.
+    """
+    layers = any(isinstance(one, torch.nn.Dropout) and one.p > 0 for one in model.modules())
+    # Of attention it is a number that layers look up, and no layer.
+    config = getattr(model, "config", None)
+    told = [
+        name
+        for name, value in ({} if config is None else vars(config)).items()
+        if name.endswith(("dropout", "pdrop")) and isinstance(value, float) and value > 0
+    ]
+    if layers or told:
+        raise ConfigError(
+            "adapter.dropout: with privacy there must be none, neither of the adapter nor of the "
+            f"backbone (its settings: {', '.join(told) or 'none'}): what one note changes could "
+            "not be bounded; set adapter.dropout: 0, or take another backbone"
+        )
 
 
 def train_privately(
@@ -135,7 +159,7 @@ def train_privately(
         units: of each row, its unit: 0 to n - 1.
         noise: of this round.
         settings: of this round.
-        seed: of dropout.
+        seed: of PyTorch, as in a plain training; neither draws nor noise come from it.
         trains: the factors to train; the others are frozen until the end of the call.
         optimiser: what AdamW begins with; if it knows all that is trained, there is no warm-up.
         on_step: told after every step; its loss has no noise and must not leave the site.
@@ -143,7 +167,7 @@ def train_privately(
 
     Raises:
         DataError: there are no rows.
-        ConfigError: the batch is larger than the site.
+        ConfigError: the batch is larger than the site, or the model has dropout.
         AdapterError: the adapter became infinite or no number and is what it was before; or the
             model mixes rows; or ``optimiser`` is of another adapter.
     """
@@ -155,6 +179,7 @@ def train_privately(
             f"privacy.batch: {noise.batch} units are expected in a step, and there are "
             f"{len(places)}; set a smaller batch"
         )
+    refuse_dropout(model)
     started = time.monotonic()
     steps = private_steps(settings, units=len(places), batch=noise.batch)
     losses: list[float] = []
@@ -162,7 +187,7 @@ def train_privately(
         torch.manual_seed(seed)
         if optimiser and knows_all(model, optimiser):
             settings = replace(settings, warmup=0.0)
-        randomness = randomness or Randomness(next(model.parameters()).device)
+        randomness = randomness or Randomness()
         stepper = _Stepper(model, noise, settings, steps, randomness)
         put_optimiser_state(model, stepper.optimiser, optimiser or {})
         model.train()

@@ -2,7 +2,7 @@
 
 One forward and one backward pass for all rows: what enters a LoRA factor and what comes back to it
 are multiplied row by row. Plain layers do so themselves (``fused_lora``), all others by Opacus'
-hooks: those of an NF4 backbone, or with dropout.
+hooks: those of an NF4 backbone.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A mechanism is the Poisson-subsampled Gaussian: every unit of privacy (an example, a note, a
 patient) enters a step with probability ``rate``, by itself; the sum of the units' clipped
 gradients gets Gaussian noise of ``noise`` times the clipping norm. Neighbours differ by one unit
-that is added or taken away. Composition is that of the privacy loss ("prv": Gopi et al., arXiv
+that adds nothing in one of them. Composition is that of the privacy loss ("prv": Gopi et al., arXiv
 2106.02848) or of Renyi divergences ("rdp": Mironov et al., arXiv 1908.10530).
 """
 
@@ -20,7 +20,7 @@ from typing import Any, Literal
 from fedmedlora.errors import ConfigError, PrivacyError
 
 Accountant = Literal["prv", "rdp"]
-#: What counts as one in the guarantee.
+#: What counts as one in the guarantee; the larger, the later.
 Unit = Literal["example", "note", "patient"]
 
 #: Orders of Renyi divergence, dense where the best one usually is; every order takes time.

@@ -6,10 +6,11 @@ finds it as the last run left it. Entries:
     begun      whose it is, and what counts as one
     planned    how a run trains here: noise, sampling rate, steps a round
     reserved   a round is about to be trained; on disk before the notes are touched
-    confirmed  its result is about to leave
+    confirmed  its result is about to leave, or the word that it failed
 
-What is reserved is spent. A round that was reserved and not confirmed left nothing: who trains it
-again does so on the same reservation. Several processes may use a ledger, one after another.
+What is reserved is spent. A round that was reserved and not confirmed left nothing, since its
+process was killed: who trains it again does so on the same reservation. Several processes may use
+a ledger, one after another.
 """
 
 from __future__ import annotations
@@ -181,7 +182,7 @@ class Ledger:
         return None
 
     def confirm(self, reservation: int) -> None:
-        """Note that what a reserved round made is about to leave."""
+        """Note that what a reserved round made, or that it failed, is about to leave."""
         self._append("confirmed", reserved=reservation)
 
     def _append(self, kind: str, **facts: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
@@ -9,7 +10,7 @@ from markupsafe import Markup
 from fedmedlora.evaluation.tally import MATCHINGS
 from fedmedlora.report.blocks import NONE, Cell, Figures, Group, Row, Section, Table, Text, ratio
 from fedmedlora.report.charts import Series, line_chart
-from fedmedlora.report.records import Method, Privacy
+from fedmedlora.report.records import Method, Privacy, PrivateSite
 from fedmedlora.report.run import Run
 from fedmedlora.report.scores import MATCHING_CHOICE
 from fedmedlora.report.training import legend
@@ -60,7 +61,8 @@ def _terms(privacy: Privacy) -> str:
     return (
         f"Epsilon bounds what {privacy.neighbours} can change of all that the adversary sees, who "
         f"{privacy.adversary}. Units are drawn by {privacy.sampling} sampling, and each is clipped "
-        "as one. It is a promise about each site by itself, for who is at several sites the sum."
+        "as one. It is a promise about each site by itself: for who is at several sites, the sums "
+        "of their epsilons and of their deltas."
     )
 
 
@@ -121,19 +123,22 @@ def _f1(run: Run, label: str, *, task: str, matching: str) -> float | None:
     return None if record is None else record.f1
 
 
+def _epsilon(site: PrivateSite) -> float:
+    """Of a site that did not say, more than any."""
+    return math.inf if site.epsilon is None else site.epsilon
+
+
 def _table(private: Sequence[tuple[Method, Privacy]]) -> Table:
     rows = []
     for method, privacy in private:
-        sites = privacy.sites.values()
-        noise = [site.noise for site in sites if site.noise is not None]
-        rates = [site.rate for site in sites if site.rate is not None]
+        most = max(privacy.sites.values(), key=_epsilon, default=PrivateSite())
         cells = (
             f"{privacy.epsilon:.2f}" if privacy.epsilon is not None else NONE,
             f"{privacy.delta:g}" if privacy.delta is not None else NONE,
             privacy.unit,
-            f"{max(noise):.2f}" if noise else NONE,
-            f"{max(rates):.3g}" if rates else NONE,
-            str(max((site.steps for site in sites), default=0)),
+            f"{most.noise:.2f}" if most.noise is not None else NONE,
+            f"{most.rate:.3g}" if most.rate is not None else NONE,
+            str(most.steps),
             privacy.accountant,
             privacy.covers,
         )

@@ -29,7 +29,10 @@ ADVERSARY = (
     "all other units"
 )
 
-NEIGHBOURS = "one unit added or taken away"
+#: What differs between the notes that nobody can tell apart. Not a unit more or less: how many
+#: there are is told, and decides on rate, steps and noise ("zero-out": Kairouz et al., arXiv
+#: 2103.00039).
+NEIGHBOURS = "emptying one unit, the number of units being public"
 
 #: Methods that show training notes to whoever asks, or that are not trained by DP-SGD.
 _NOT_PRIVATE = {
@@ -52,8 +55,8 @@ def check_privacy(arms: Sequence[Arm], data: StudyData) -> None:
     """Refuse what a study cannot promise, before anything is trained.
 
     Raises:
-        ConfigError: a method makes no sense with privacy, a note has no group where the unit is the
-            patient, or delta or batch do not fit a site's number of notes or patients.
+        ConfigError: a method or dropout makes no sense with privacy, a note has no group where the
+            unit is the patient, or delta or batch do not fit a site's number of notes or patients.
     """
     for arm in arms:
         study = arm.study
@@ -63,6 +66,11 @@ def check_privacy(arms: Sequence[Arm], data: StudyData) -> None:
         off = "leave it out, or give it `set: {privacy.epsilon: null}`"
         if reason is not None:
             raise ConfigError(f"privacy.epsilon: {arm.label} cannot be private: {reason}; {off}")
+        if study.adapter.dropout > 0:
+            raise ConfigError(
+                f"adapter.dropout: {arm.label} cannot be private with dropout: its masks are drawn "
+                f"for a whole batch, so that one note would change the others'; set 0, or {off}"
+            )
         if METHODS[arm.federated_method].scored and study.federation.validation == "sites":
             raise ConfigError(
                 f"privacy.epsilon: {arm.label} sends losses on the sites' validation notes, "

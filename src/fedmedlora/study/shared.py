@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
@@ -18,6 +18,7 @@ from fedmedlora.config import Study, check_study
 from fedmedlora.config_deployment import SiteSettings, read_mapping
 from fedmedlora.config_privacy import PER_ROW
 from fedmedlora.errors import ConfigError
+from fedmedlora.privacy.accounting import Unit
 from fedmedlora.study.arms import Arm, study_arms
 
 #: Sections that decide what is trained, and how its results are read.
@@ -128,17 +129,29 @@ def site_study(shared: Shared, settings: SiteSettings, *, folder: Path) -> Study
     if any(arm.study.privacy.ledger != settings.ledger for arm in study_arms(study)):
         raise ConfigError("methods: set: privacy: the ledger is the site's to say, in its settings")
     for arm in study_arms(study):
-        _refuse_less_privacy(arm, settings.largest_epsilon)
+        _refuse_less_privacy(arm, settings)
     return study
 
 
-def _refuse_less_privacy(arm: Arm, most: float | None) -> None:
-    epsilon = arm.study.privacy.epsilon
-    if most is not None and (epsilon is None or epsilon > most):
-        told = "no privacy" if epsilon is None else f"epsilon {epsilon:g}"
+def _refuse_less_privacy(arm: Arm, site: SiteSettings) -> None:
+    promised, order = arm.study.privacy, get_args(Unit)
+    most, delta, least = site.largest_epsilon, site.largest_delta, site.smallest_unit
+    if (most, delta, least) == (None, None, None):
+        return
+    epsilon = promised.epsilon
+    where, told = "largest_epsilon", ""
+    if epsilon is None:
+        told = "no privacy"
+    elif most is not None and epsilon > most:
+        told = f"epsilon {epsilon:g}, more than {most:g}"
+    elif delta is not None and promised.delta is not None and promised.delta > delta:
+        where, told = "largest_delta", f"delta {promised.delta:g}, more than {delta:g}"
+    elif least is not None and order.index(promised.unit) < order.index(least):
+        where, told = "smallest_unit", f"privacy of each {promised.unit}, not of each {least}"
+    if told:
         raise ConfigError(
-            f"largest_epsilon: this site takes part with epsilon {most:g} at most, and the study's "
-            f"{arm.label} promises {told}; the study is the coordinator's to change"
+            f"{where}: the study's {arm.label} promises {told}: this site does not take part in "
+            "it; the study is the coordinator's to change"
         )
 
 

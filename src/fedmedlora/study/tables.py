@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,28 +87,28 @@ def _privacy(done: Mapping[str, Mapping[str, Any] | None]) -> list[Table]:
     rows = []
     notes = {label: note["privacy"] for label, note in done.items() if note and "privacy" in note}
     for label, told in notes.items():
-        sites = list(told["sites"].values())
+        # A site whose replies do not say what they cost has promised nothing.
+        most = max(told["sites"].values(), key=_epsilon, default={})
         rows.append(
             (
                 label,
                 told["unit"],
-                # A site whose replies do not say what they cost has promised nothing.
                 "not told" if told["epsilon"] is None else f"{told['epsilon']:.2f}",
                 f"{told['delta']:g}",
-                _largest(sites, "noise", ".2f"),
-                _largest(sites, "rate", ".3g"),
-                _largest(sites, "steps", ".0f"),
+                format(most.get("noise", 0), ".2f"),
+                format(most.get("rate", 0), ".3g"),
+                format(most.get("steps", 0), ".0f"),
                 told["accountant"],
                 told["covers"],
             )
         )
     if not rows:
         return []
-    adversary = next(iter(notes.values()))["adversary"]
+    terms = next(iter(notes.values()))
     return [
         Table(
-            title="Privacy at the site that has spent most: one unit added or taken away, Poisson "
-            f"sampling; the adversary {adversary}",
+            title=f"Privacy at the site that has spent most: bounds what {terms['neighbours']} "
+            f"changes; {terms['sampling']} sampling; the adversary {terms['adversary']}",
             headers=(
                 "method", "unit", "epsilon", "delta", "noise", "rate", "steps", "accountant",
                 "covers",
@@ -118,8 +119,9 @@ def _privacy(done: Mapping[str, Mapping[str, Any] | None]) -> list[Table]:
     ]  # fmt: skip
 
 
-def _largest(sites: Sequence[Mapping[str, Any]], name: str, form: str) -> str:
-    return format(max((site[name] for site in sites if name in site), default=0), form)
+def _epsilon(site: Mapping[str, Any]) -> float:
+    told = site.get("epsilon")
+    return math.inf if told is None else float(told)
 
 
 def _traffic(done: Mapping[str, Mapping[str, Any] | None]) -> list[Table]:
