@@ -12,6 +12,7 @@ answers/METHOD/COHORT.jsonl                     raw answers, always kept
 predictions/METHOD/TASK/COHORT.jsonl            documents as read from them
 adapters/METHOD/                                opens with PeftModel.from_pretrained
 federation/METHOD/                              checkpoints, to resume from
+leakage.json, releases/METHOD/                  what attacks found; what was released
 federation/.first-rounds/                       until the run is complete: what methods share
 """
 
