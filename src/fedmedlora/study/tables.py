@@ -88,7 +88,7 @@ def _privacy(done: Mapping[str, Mapping[str, Any] | None]) -> list[Table]:
     notes = {label: note["privacy"] for label, note in done.items() if note and "privacy" in note}
     for label, told in notes.items():
         # A site whose replies do not say what they cost has promised nothing.
-        most = max(told["sites"].values(), key=_epsilon, default={})
+        most: Mapping[str, Any] = max(told["sites"].values(), key=_epsilon, default={})
         rows.append(
             (
                 label,
