@@ -42,6 +42,16 @@ def test_methods_send_what_they_send():
     assert sizes["fedex-lora"] == ["3.48", "MB", "696", "kB"]
 
 
+def test_masked_rows_are_eight_bytes_a_value_and_nobody_scores_the_others():
+    settings = (
+        "methods=[fed-medlora, fed-medlora+]", "federation.wire=fp32",
+        "federation.secure_aggregation={}",
+    )  # fmt: skip
+    _, traffic, _ = texts("demo.yaml", *settings)
+    sizes = {line.split()[0]: line.split()[1:5] for line in traffic.splitlines()[3:]}
+    assert sizes["fed-medlora"] == sizes["fed-medlora+"] == ["696", "kB", "1.39", "MB"]
+
+
 def test_a_study_without_a_federation_has_no_traffic():
     assert len(texts("demo.yaml", "methods=[zero-shot, dictionary]")) == 2
 

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from fedmedlora.errors import ConfigError, FederationError
 
 Row = NDArray[np.uint64]
+#: Bytes of one of its values.
+ROW_BYTES = 8
 #: What a mean may be off by, relative to its own Euclidean norm.
 TOLERANCE = 1e-5
 _BLOCK = 1 << 17  # values at a time: they stay in the processor's cache

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import get_args
 
 from fedmedlora.aggregation.methods import METHODS, Part
+from fedmedlora.aggregation.ring import ROW_BYTES
 from fedmedlora.config import Study
 from fedmedlora.evaluation.tables import Table
 from fedmedlora.model.backbone import Precision
@@ -95,6 +96,8 @@ def _exchange(arm: Arm, shape: Shape, number: int) -> tuple[int, int]:
     }  # fmt: skip
     down = wire_bytes(values[method.sends], form_of(wire))
     up = wire_bytes(values[method.returns(number)], wire)
+    if study.federation.secure_aggregation is not None:
+        return down, ROW_BYTES * (values[method.returns(number)] + 1)  # and some kilobytes of keys
     if method.scored and study.federation.validation == "sites":
         down += sites * up  # every site scores the adapters of all
         if is_difference(wire):
