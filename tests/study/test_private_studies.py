@@ -4,8 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from fedmedlora.config import check_study
 from fedmedlora.errors import ConfigError, FederationError, PrivacyError, RunError
@@ -364,6 +367,39 @@ def test_rows_that_count_by_themselves_have_ledgers_in_the_run_folder(tmp_path):
         assert told["covers"] == "per-row"
         ledgers = tmp_path / "run/federation" / arm.label / "ledgers"
         assert {file.name for file in ledgers.glob("*.jsonl")} == {"icu.jsonl", "outpatient.jsonl"}
+
+
+def test_what_a_site_sends_is_made_of_the_noise_that_its_ledger_has(tmp_path):
+    pytest.importorskip("opacus")
+    once = {"training__steps": 1, "training__warmup": 0.0}
+    study = study_of(tmp_path, privacy__noise_multiplier=50, **once)
+    [arm] = study_arms(study)
+    runner = MethodRunner(study, load_data(study), tmp_path / "run", lambda kind, facts: None)
+    worker, bench = runner.worker(arm, "icu"), runner.lora.workbench(study)
+    names = {parameter: name for name, parameter in bench.model.named_parameters()}
+    steps = {}
+
+    def keep(optimiser, *_):
+        for parameter in optimiser.param_groups[0]["params"]:
+            steps[names[parameter].replace(".default", "")] = parameter.grad.clone()
+
+    watched = register_optimizer_step_pre_hook(keep)
+    try:
+        update = worker.train(bench.initial, Order(1, trains="B", returns="B"))
+    finally:
+        watched.remove()
+    with open_ledger(tmp_path / "ledgers/icu.jsonl", site="icu", unit="note") as ledger:
+        [spent] = ledger.mechanisms
+    assert (spent.noise, spent.steps) == (50, 1)
+    # Eight notes at most, each clipped to 1, are lost in thousands of numbers of this size.
+    made = torch.cat([step.flatten() for step in steps.values()])
+    assert len(made) > 5000
+    assert float(made.std()) == pytest.approx(50 * 1.0 / 4, rel=0.05)
+    # AdamW's first step goes against each sign; B began at zero.
+    sent = update.adapter.tensors
+    assert sent.keys() == steps.keys()
+    for name, step in steps.items():
+        assert (np.sign(sent[name]) == -np.sign(step.numpy())).all()
 
 
 def test_a_private_site_scores_nobody_whatever_a_coordinator_asks(tmp_path):
