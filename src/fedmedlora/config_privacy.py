@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from fedmedlora.config_base import Place, Positive, Section
 
 #: Instead of a ledger's folder: one in the run folder for every row.
 PER_ROW = "per-row"
+
+
+def _refuse_another_ledger(settings: dict[str, Any]) -> dict[str, Any]:
+    section = settings.get("privacy")
+    if "privacy.ledger" in settings or (isinstance(section, dict) and "ledger" in section):
+        raise ValueError(
+            "privacy.ledger is one for the whole study: another would begin another budget for the "
+            "same notes; set it in the study's own section privacy"
+        )
+    return settings
+
+
+#: Settings of a part of a study, for which its notes keep their ledger.
+OneLedger = Annotated[dict[str, Any], AfterValidator(_refuse_another_ledger)]
 
 
 class PrivacyConfig(Section):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from fedmedlora.config_base import Label, Positive, Rank, Section, TaskName, each_once
+from fedmedlora.config_privacy import OneLedger
 from fedmedlora.config_secure import SecureConfig, refuse_with_secure, with_what_is_left
 
 Method = Literal[
@@ -54,7 +55,7 @@ class MethodEntry(Section):
 
     method: Method
     label: Label = ""
-    set: dict[str, Any] = Field(default={})
+    set: OneLedger = Field(default={})
     of: Label | None = None
 
     @model_validator(mode="before")
@@ -95,7 +96,7 @@ class Variant(Section):
         methods: by default the study's.
     """
 
-    set: dict[str, Any]
+    set: OneLedger
     methods: Annotated[tuple[MethodEntry, ...], Field(min_length=1)] | None = None
 
 

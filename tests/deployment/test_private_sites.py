@@ -50,14 +50,14 @@ def test_a_site_without_a_place_for_its_ledger_does_not_take_part(tmp_path):
         at_site(tmp_path, ledger=None, privacy=PRIVACY)
 
 
-def test_no_study_says_where_a_sites_ledger_is(tmp_path):
-    entry = {"method": "ffa-lora", "set": {"privacy.ledger": "per-row"}}
-    study = at_site(tmp_path, ledger="own", privacy=PRIVACY, methods=[entry])
-    assert study.privacy.ledger == "own"
-    assert study.methods[0].set == {}
-    whole = {"method": "ffa-lora", "set": {"privacy": PRIVACY}}
+@pytest.mark.parametrize("own", [{"privacy.ledger": "per-row"}, {"privacy": PRIVACY}])
+def test_no_study_says_where_a_sites_ledger_is(tmp_path, own):
+    entry = {"method": "ffa-lora", "set": own}
+    with pytest.raises(ConfigError, match=r"privacy\.ledger is one for the whole study"):
+        at_site(tmp_path, ledger="own", privacy=PRIVACY, methods=[entry])
+    entry = {"method": "ffa-lora", "set": {"privacy": {"epsilon": None, "unit": "note"}}}
     with pytest.raises(ConfigError, match="the ledger is the site's to say"):
-        at_site(tmp_path, ledger="own", methods=[whole])
+        at_site(tmp_path, ledger="own", privacy=PRIVACY, methods=[entry])
 
 
 def test_a_study_without_a_promise_needs_no_ledger(tmp_path):

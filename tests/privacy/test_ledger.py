@@ -29,8 +29,8 @@ def path(tmp_path):
     return tmp_path / "ledgers" / "icu.jsonl"
 
 
-def opened(path, site="icu", unit="note"):
-    return open_ledger(path, site=site, unit=unit)
+def opened(path, site="icu", unit="note", of=""):
+    return open_ledger(path, site=site, unit=unit, of=of)
 
 
 def test_rounds_are_spent_until_the_budget_is_over_whatever_run_they_are_of(path):
@@ -97,10 +97,23 @@ def test_an_edited_ledger_is_refused(path):
     [
         ({"site": "wards"}, "ledger of site icu, not of wards"),
         ({"unit": "patient"}, "counts a note"),
+        ({"of": "abc"}, "made in another way"),
     ],
 )
 def test_what_another_ledger_counts_cannot_be_added_to_it(path, other, told):
-    with opened(path):
-        pass
+    with opened(path) as ledger:
+        ledger.plan(plan(), budget(3))
     with pytest.raises(PrivacyError, match=told), opened(path, **other):
+        pass
+
+
+def test_a_row_without_noise_is_noted_once_and_fixes_no_unit(path):
+    for _ in range(2):
+        with opened(path, unit=None) as ledger:
+            ledger.note_unprotected("study/fed-medlora")
+    with opened(path, unit="patient") as ledger:
+        assert ledger.unprotected == ("study/fed-medlora",)
+        assert (ledger.mechanisms, ledger.runs) == ((), 0)
+        ledger.plan(plan(), budget(3))
+    with pytest.raises(PrivacyError, match="counts a patient"), opened(path, unit="note"):
         pass

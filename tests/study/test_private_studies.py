@@ -4,20 +4,24 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from fedmedlora.config import check_study
 from fedmedlora.errors import ConfigError, FederationError, PrivacyError, RunError
 from fedmedlora.evaluation.tables import render_text
 from fedmedlora.federation.plan import Declared, Order
 from fedmedlora.privacy.accounting import Mechanism, epsilon_of
+from fedmedlora.privacy.ledger import Budget, Plan, open_ledger
 from fedmedlora.release.privacy import privacy_of
 from fedmedlora.study.arms import study_arms
 from fedmedlora.study.data import load_data
 from fedmedlora.study.ledgers import check_ledgers
 from fedmedlora.study.methods import MethodRunner
-from fedmedlora.study.privacy import NEIGHBOURS, check_privacy, privacy_note
+from fedmedlora.study.privacy import NEIGHBOURS, check_privacy, privacy_note, terms_of
 from fedmedlora.study.run import run_study
 from fedmedlora.study.tables import run_tables, study_tables
 
@@ -234,20 +238,105 @@ def test_what_a_release_reads_of_a_run_has_all_that_its_number_needs(finished):
         assert told.most >= again
 
 
-def test_a_site_whose_replies_count_and_do_not_say_what_they_cost_promises_nothing(tmp_path):
-    [arm] = study_arms(study_of(tmp_path))
-    silent = {"status": "ok", "counts": {"steps": 2}}
-    absent = {"status": "absent", "counts": {}}
-    told = {"status": "ok", "counts": {"privacy/epsilon": 1.5, "privacy/noise": 2.0}}
-    whole = privacy_note(arm, [{"sites": {"icu": told, "outpatient": absent}}])
-    assert (whole["epsilon"], set(whole["sites"])) == (1.5, {"icu"})
-    note = privacy_note(arm, [{"sites": {"icu": told, "outpatient": silent}}])
-    assert note["epsilon"] is None
+def copied(finished, tmp_path):
+    """The finished run and its ledgers, to be changed; its private row."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    return study_arms(study_of(tmp_path, methods=["ffa-lora", "zero-shot"]))[0]
+
+
+def test_what_a_ledger_knows_and_no_accepted_reply_says_is_told_as_well(finished, tmp_path):
+    # A reply that came late, or was refused: its adapter was seen.
+    arm = copied(finished, tmp_path)
+    before = privacy_note(arm, tmp_path / "run")
+    done = json.loads((tmp_path / "run/answers/ffa-lora/done.json").read_text())
+    assert before == done["privacy"]
+    plan = Plan("late", noise=2.0, rate=0.4, steps=2, rounds=1, units=10)
+    with open_ledger(tmp_path / "ledgers/outpatient.jsonl", site="outpatient", unit="note") as one:
+        one.reserve(plan, 1, Budget(100.0, 0.01, "rdp"))
+    after = privacy_note(arm, tmp_path / "run")
+    assert after["sites"]["icu"] == before["sites"]["icu"]
+    assert after["epsilon"] == after["sites"]["outpatient"]["epsilon"] > before["epsilon"]
+    assert (after["sites"]["outpatient"]["steps"], after["sites"]["outpatient"]["runs"]) == (6, 2)
+
+
+def test_a_site_whose_ledger_does_not_know_of_the_run_promises_nothing(finished, tmp_path):
+    arm = copied(finished, tmp_path)
+    (tmp_path / "ledgers/outpatient.jsonl").unlink()
+    note = privacy_note(arm, tmp_path / "run")
+    assert (note["epsilon"], note["sites"]["outpatient"]) == (None, {})
     with pytest.raises(RunError, match="privacy record"):
         privacy_of({"privacy": note})
     tables = run_tables([], {"ffa-lora": {"privacy": note, "rounds": []}})
     [table] = [one for one in tables if one.title.startswith("Privacy")]
     assert table.rows[0][2] == "not told"
+
+
+def test_rows_without_noise_on_the_same_notes_are_in_the_ledger_before_they_are_trained(
+    finished, tmp_path, monkeypatch
+):
+    arm = copied(finished, tmp_path)
+    assert privacy_note(arm, tmp_path / "run")["covers"] == "all that the sites' ledgers hold"
+    off = {"privacy.epsilon": None}
+    plain = [{"method": "fed-medlora", "set": off}, {"method": "single-site", "set": off}]
+    study = study_of(tmp_path, methods=[*plain, "zero-shot"])
+    monkeypatch.setattr("fedmedlora.study.run._run_all", lambda *_: {0: None})
+    for _ in range(2):  # an interrupted run begins again
+        run_study(study, tmp_path / "plain")
+    with open_ledger(tmp_path / "ledgers/icu.jsonl", site="icu", unit="note") as ledger:
+        assert ledger.unprotected == ("private/fed-medlora", "private/single-site/icu")
+    told = privacy_note(arm, tmp_path / "run")
+    assert "without noise, and nothing bounds what these tell" in told["covers"]
+    assert told["covers"] in privacy_of({"privacy": told}).sentence()
+    assert told["epsilon"] == pytest.approx(privacy_note(arm, tmp_path / "run")["epsilon"])
+
+
+@pytest.mark.parametrize(
+    ("where", "content"),
+    [
+        ("methods", [{"method": "fedsvd", "set": {"privacy.ledger": "other"}}]),
+        ("methods", [{"method": "fedsvd", "set": {"privacy": {"epsilon": 3, "ledger": "other"}}}]),
+        ("variants", {"again": {"set": {"privacy.ledger": "other"}}}),
+    ],
+)
+def test_no_row_and_no_variant_has_a_ledger_of_its_own(tmp_path, where, content):
+    with pytest.raises(ConfigError, match=r"privacy\.ledger is one for the whole study"):
+        study_of(tmp_path, **{where: content})
+
+
+def test_another_root_does_not_begin_another_ledger(tmp_path):
+    variants = {"again": {"set": {"root": str(tmp_path / "other"), "privacy.epsilon": 9}}}
+    with pytest.raises(ConfigError, match="ffa-lora have ledgers in two places"):
+        run_study(study_of(tmp_path, variants=variants), tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_site_that_was_renamed_does_not_begin_another_budget(finished):
+    renamed = {"icu": "wards", "outpatient": "outpatient"}
+    sites = {renamed[name]: site for name, site in yaml.safe_load(TEXT)["sites"].items()}
+    study = study_of(finished, sites=sites, privacy__epsilon=9)
+    with pytest.raises(ConfigError, match="has what icu spent, and wards would begin a budget"):
+        run_study(study, finished / "later")
+    assert not (finished / "later").exists()
+
+
+def test_examples_that_are_made_otherwise_are_not_added_up(tmp_path):
+    study = study_of(tmp_path, privacy__unit="example")
+    terms = terms_of(study, "icu")
+    with open_ledger(tmp_path / "icu.jsonl", site="icu", unit="example", of=terms.of) as ledger:
+        ledger.plan(Plan("run", 2.0, 0.5, 2, 1, units=8), Budget(100.0, 0.01, "rdp"))
+    for change in (
+        {"task__window_words": 30},
+        {"training__max_tokens": 99},
+        {"sites": {"icu": {**yaml.safe_load(TEXT)["sites"]["icu"], "strip": ["drug"]}}},
+    ):
+        other = terms_of(study_of(tmp_path, privacy__unit="example", **change), "icu")
+        with (
+            pytest.raises(PrivacyError, match="an example is made in another way"),
+            open_ledger(tmp_path / "icu.jsonl", site="icu", unit="example", of=other.of),
+        ):
+            pass
+    assert terms_of(study_of(tmp_path, task__window_words=30), "icu").of == ""
+    assert terms_of(study_of(tmp_path, privacy__unit="example", seed=9), "icu") == terms
 
 
 def test_the_table_has_one_sites_numbers_the_one_that_spent_most():
@@ -272,12 +361,45 @@ def test_rows_that_count_by_themselves_have_ledgers_in_the_run_folder(tmp_path):
     )
     runner = MethodRunner(study, load_data(study), tmp_path / "run", lambda kind, facts: None)
     for arm, most in zip(study_arms(study), (4, 1), strict=True):
-        records = runner.train(arm).records
-        told = privacy_note(arm, [record.to_dict() for record in records])
+        runner.train(arm)
+        told = privacy_note(arm, tmp_path / "run")
         assert 0.97 * most < told["epsilon"] <= most
         assert told["covers"] == "per-row"
         ledgers = tmp_path / "run/federation" / arm.label / "ledgers"
         assert {file.name for file in ledgers.glob("*.jsonl")} == {"icu.jsonl", "outpatient.jsonl"}
+
+
+def test_what_a_site_sends_is_made_of_the_noise_that_its_ledger_has(tmp_path):
+    pytest.importorskip("opacus")
+    once = {"training__steps": 1, "training__warmup": 0.0}
+    study = study_of(tmp_path, privacy__noise_multiplier=50, **once)
+    [arm] = study_arms(study)
+    runner = MethodRunner(study, load_data(study), tmp_path / "run", lambda kind, facts: None)
+    worker, bench = runner.worker(arm, "icu"), runner.lora.workbench(study)
+    names = {parameter: name for name, parameter in bench.model.named_parameters()}
+    steps = {}
+
+    def keep(optimiser, *_):
+        for parameter in optimiser.param_groups[0]["params"]:
+            steps[names[parameter].replace(".default", "")] = parameter.grad.clone()
+
+    watched = register_optimizer_step_pre_hook(keep)
+    try:
+        update = worker.train(bench.initial, Order(1, trains="B", returns="B"))
+    finally:
+        watched.remove()
+    with open_ledger(tmp_path / "ledgers/icu.jsonl", site="icu", unit="note") as ledger:
+        [spent] = ledger.mechanisms
+    assert (spent.noise, spent.steps) == (50, 1)
+    # Eight notes at most, each clipped to 1, are lost in thousands of numbers of this size.
+    made = torch.cat([step.flatten() for step in steps.values()])
+    assert len(made) > 5000
+    assert float(made.std()) == pytest.approx(50 * 1.0 / 4, rel=0.05)
+    # AdamW's first step goes against each sign; B began at zero.
+    sent = update.adapter.tensors
+    assert sent.keys() == steps.keys()
+    for name, step in steps.items():
+        assert (np.sign(sent[name]) == -np.sign(step.numpy())).all()
 
 
 def test_a_private_site_scores_nobody_whatever_a_coordinator_asks(tmp_path):

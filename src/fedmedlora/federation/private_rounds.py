@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,6 +43,7 @@ class PrivacyTerms:
         batch: units expected in a step.
         unit_rows: rows of a unit in a step, at most.
         noise: in clipping norms; None finds what the budget asks for.
+        of: hash of what decides how an example is made; "" where the unit is a note or a patient.
     """
 
     budget: Budget
@@ -50,6 +52,7 @@ class PrivacyTerms:
     batch: int
     unit_rows: int
     noise: float | None = None
+    of: str = ""
 
     def check(self, *, site: str, units: int) -> None:
         """Refuse what means nothing for a site of so many units.
@@ -109,7 +112,7 @@ class PrivateRounds:
             PrivacyError: the budget is spent, or all rounds do not fit into what is left.
             RunError: the ledger cannot be used, or was edited.
         """
-        with open_ledger(self._ledger, site=self._site, unit=self._terms.unit) as ledger:
+        with self._open() as ledger:
             self._plan(ledger, settings)
 
     def train(
@@ -130,10 +133,10 @@ class PrivateRounds:
             RunError: the ledger cannot be used, or was edited.
         """
         answers = FirstRounds(self._own / "answers")
-        with open_ledger(self._ledger, site=self._site, unit=self._terms.unit) as ledger:
+        with self._open() as ledger:
             plan = self._plan(ledger, settings)
-            told = f"{plan.run}\n{adapter.sha256}\n{order.round}\n{order.trains}"
-            key = hashlib.sha256(told.encode()).hexdigest()
+            asked = f"{plan.run}\n{adapter.sha256}\n{order.round}\n{order.trains}"
+            key = hashlib.sha256(asked.encode()).hexdigest()
             update = answers.recall(key, adapter)
             if update is not None:
                 # Kept by a process that was killed before it could say that this leaves.
@@ -150,18 +153,23 @@ class PrivateRounds:
                 # That it failed is told, and may depend on what was drawn.
                 ledger.confirm(reservation)
                 raise
+            told = account_of(ledger, plan, self._terms.budget)
             update = replace(
                 update,
                 examples=self.count,
                 tokens=self.count,
                 loss_first=None,
                 loss_last=None,
-                counts={**update.counts, **self._told(ledger, plan)},
+                counts={**update.counts, **{f"privacy/{name}": n for name, n in told.items()}},
             )
             answers.keep(key, update)
             answers.forget(but=key)
             ledger.confirm(reservation)
         return update
+
+    def _open(self) -> AbstractContextManager[Ledger]:
+        terms = self._terms
+        return open_ledger(self._ledger, site=self._site, unit=terms.unit, of=terms.of)
 
     def _noise(self, plan: Plan) -> NoiseSettings:
         terms = self._terms
@@ -192,25 +200,33 @@ class PrivateRounds:
             )
         return plan
 
-    def _told(self, ledger: Ledger, plan: Plan) -> Mapping[str, float]:
-        """What the round's record says of it."""
-        spent = ledger.mechanisms
-        return {
-            "privacy/epsilon": self._terms.budget.spent(spent),
-            "privacy/delta": self._terms.budget.delta,
-            "privacy/noise": plan.noise,
-            "privacy/rate": plan.rate,
-            "privacy/steps": sum(one.steps for one in spent),
-            "privacy/units": plan.units,
-            "privacy/runs": ledger.runs,
-        }
-
     def _keep_run_id(self, run: str) -> None:
         try:
             private_folder(self._own)
             write_bytes(self._own / _RUN, run.encode())
         except OSError as error:
             raise RunError(f"{self._own / _RUN}: {error.strerror}") from error
+
+
+def account_of(ledger: Ledger, plan: Plan, budget: Budget) -> dict[str, float]:
+    """What is said of a site's promise: by its replies, and at the end of a run.
+
+    Args:
+        ledger: of the site.
+        plan: of the run.
+        budget: gives delta and the accountant.
+    """
+    spent = ledger.mechanisms
+    return {
+        "epsilon": budget.spent(spent),
+        "delta": budget.delta,
+        "noise": plan.noise,
+        "rate": plan.rate,
+        "units": plan.units,
+        "steps": sum(one.steps for one in spent),
+        "runs": ledger.runs,
+        "unprotected": len(ledger.unprotected),
+    }
 
 
 def run_id_of(own: Path) -> str | None:

@@ -208,5 +208,5 @@ def _opacus() -> Any:
     try:
         from opacus import accountants
     except ImportError as error:
-        raise ConfigError('privacy needs Opacus: pip install "opacus>=1.5"') from error
+        raise ConfigError('privacy needs Opacus: pip install "opacus>=1.6"') from error
     return accountants

@@ -3,10 +3,12 @@
 One chained log (``fedmedlora.chain``) a site, in a folder that the site gives: a new run folder
 finds it as the last run left it. Entries:
 
-    begun      whose it is, and what counts as one
+    begun      whose it is
+    counts     what counts as one in it, said once, with the first plan
     planned    how a run trains here: noise, sampling rate, steps a round
     reserved   a round is about to be trained; on disk before the notes are touched
     confirmed  its result is about to leave, or the word that it failed
+    unprotected  a row is about to be trained on the same notes without noise
 
 What is reserved is spent. A round that was reserved and not confirmed left nothing, since its
 process was killed: who trains it again does so on the same reservation. Several processes may use
@@ -31,7 +33,7 @@ from fedmedlora.privacy.accounting import (
     merged,
 )
 
-FORMAT = 1
+FORMAT = 2
 _EDITED = (
     "the ledger was edited: nothing is trained with it; bring both of its files back from a copy"
 )
@@ -92,28 +94,38 @@ class Ledger:
     Args:
         log: open.
         site: whose it is.
-        unit: what counts as one.
+        unit: what counts as one; None to look, or to note what is unprotected.
+        of: hash of all that decides what a unit is made of, if not the notes alone; "" if they do.
 
     Raises:
         RunError: somebody edited it.
         PrivacyError: it is another site's, or counts something else.
     """
 
-    def __init__(self, log: OpenLog, *, site: str, unit: Unit) -> None:
-        self._log = log
+    def __init__(self, log: OpenLog, *, site: str, unit: Unit | None, of: str = "") -> None:
+        self._log, self._counts = log, {"unit": unit, "of": of}
         path, read = log.path, read_log(log.path)
         if read.faults:
             raise RunError(f"{path}: {read.faults[0]}; {_EDITED}")
         self._entries = list(read.entries)
         first = self._entries[0]
-        if first["kind"] != BEGUN or first.get("format") != FORMAT or "unit" not in first:
+        if first["kind"] != BEGUN or first.get("format") != FORMAT:
             raise PrivacyError(f"{path} is no privacy ledger of this version")
         if first["site"] != site:
             raise PrivacyError(f"{path} is the ledger of site {first['site']}, not of {site}")
-        if first["unit"] != unit:
+        before = next(self._of("counts"), None)
+        if unit is None or before is None:
+            return
+        if before["unit"] != unit:
             raise PrivacyError(
-                f"{path} counts a {first['unit']} as one, and privacy.unit is {unit}: what was "
+                f"{path} counts a {before['unit']} as one, and privacy.unit is {unit}: what was "
                 "spent cannot be added up; keep the unit"
+            )
+        if before["of"] != of:
+            raise PrivacyError(
+                f"{path} counts an example as one, and here an example is made in another way "
+                "(task, scheme, training.max_tokens or what the site annotates differ): what was "
+                "spent cannot be added up; keep these"
             )
 
     @property
@@ -125,6 +137,16 @@ class Ledger:
     def runs(self) -> int:
         """How many runs reserved something."""
         return len({entry["run"] for entry in self._of("reserved")})
+
+    @property
+    def unprotected(self) -> tuple[str, ...]:
+        """Rows that were trained on the same notes without noise, as they were noted."""
+        return tuple(entry["row"] for entry in self._of("unprotected"))
+
+    def note_unprotected(self, row: str) -> None:
+        """Note, once, that a row is about to be trained without noise."""
+        if row not in self.unprotected:
+            self._append("unprotected", row=row)
 
     def plan_of(self, run: str) -> Plan | None:
         """How a run that was planned before trains here."""
@@ -147,6 +169,8 @@ class Ledger:
                 f"bring epsilon from {spent:.3f} to {whole:.3f}, and the budget is "
                 f"{budget.epsilon:g}: more noise, fewer steps or a smaller batch cost less"
             )
+        if next(self._of("counts"), None) is None:
+            self._append("counts", **self._counts)
         self._append("planned", **asdict(plan))
 
     def reserve(self, plan: Plan, round: int, budget: Budget) -> int:
@@ -196,16 +220,20 @@ class Ledger:
 
 
 @contextmanager
-def open_ledger(path: Path, *, site: str, unit: Unit) -> Iterator[Ledger]:
+def open_ledger(path: Path, *, site: str, unit: Unit | None, of: str = "") -> Iterator[Ledger]:
     """Open a site's ledger, or begin it; waits while another process has it open.
+
+    Args:
+        path: of the ledger.
+        site, unit, of: see ``Ledger``.
 
     Raises:
         RunError: it cannot be written or locked, or somebody edited it.
         PrivacyError: see ``Ledger``.
     """
-    facts = {"site": site, "unit": unit, "format": FORMAT}
+    facts = {"site": site, "format": FORMAT}
     with open_log(path, begun=lambda: facts, advice=_EDITED) as log:
-        yield Ledger(log, site=site, unit=unit)
+        yield Ledger(log, site=site, unit=unit, of=of)
 
 
 def _mechanism(entry: Mapping[str, Any]) -> Mechanism:

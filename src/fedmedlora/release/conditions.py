@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedmedlora.config_privacy import PER_ROW
 from fedmedlora.errors import FedMedLoRAError
 from fedmedlora.evaluation.records import ScoreRecord
 from fedmedlora.release.evidence import Evidence
 from fedmedlora.release.policy import LeastScore, Policy
-from fedmedlora.release.privacy import PER_ROW
 
 _UNITS = ("example", "note", "patient")
 #: Nothing was shown.

@@ -7,10 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fedmedlora.config_privacy import PER_ROW
 from fedmedlora.errors import RunError
-
-#: What an epsilon covers that counts one row of a study alone; see docs/privacy.md.
-PER_ROW = "per-row"
 
 
 class _SiteSpent(BaseModel):

@@ -173,11 +173,12 @@ def _promise(study: Study, settings: SiteSettings) -> list[Check]:
     check_privacy([arm], load_data(study))
     work = Path(study.root) / settings.work
     check_ledgers([(study, work)])
-    terms, path = terms_of(arm.study), ledger_of(arm, settings.name, run=work)
+    terms = terms_of(arm.study, settings.name)
+    path = ledger_of(arm, settings.name, run=work)
     refuse_other_names(path)
     spent = 0.0
     if path.exists():
-        with open_ledger(path, site=settings.name, unit=terms.unit) as ledger:
+        with open_ledger(path, site=settings.name, unit=terms.unit, of=terms.of) as ledger:
             spent = terms.budget.spent(ledger.mechanisms)
     told = (
         f"epsilon {terms.budget.epsilon:g} at delta {terms.budget.delta:g}, unit: {terms.unit}; "

@@ -55,7 +55,7 @@ def run_method(runner: MethodRunner, arm: Arm, *, folder: RunFolder, on_event: O
     seconds = time.monotonic() - started
     rounds = [] if made.trained is None else [r.to_dict() for r in made.trained.records]
     if is_private(arm):
-        made.notes["privacy"] = privacy_note(arm, rounds)
+        made.notes["privacy"] = privacy_note(arm, folder.path)
     biases = {} if made.trained is None else dict(made.trained.open_biases)
     told = {"method": arm.label, "seconds": round(seconds, 2), "peak_memory_mb": peak_megabytes()}
     folder.write_json(

@@ -6,21 +6,27 @@ trained.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fedmedlora.aggregation.methods import METHODS
+from fedmedlora.canonical import canonical, sha256
 from fedmedlora.config import Study
 from fedmedlora.config_privacy import PER_ROW
 from fedmedlora.errors import ConfigError
 from fedmedlora.federation.own_rounds import own_folder
-from fedmedlora.federation.private_rounds import PrivacyTerms, PrivateRounds
+from fedmedlora.federation.private_rounds import (
+    PrivacyTerms,
+    PrivateRounds,
+    account_of,
+    run_id_of,
+)
 from fedmedlora.privacy.accounting import Unit
-from fedmedlora.privacy.ledger import Budget
+from fedmedlora.privacy.ledger import Budget, open_ledger
 from fedmedlora.study.arms import Arm
 from fedmedlora.study.benches import Rows, questions_about
-from fedmedlora.study.data import SiteData, StudyData, asked_of
+from fedmedlora.study.data import POOLED, SiteData, StudyData, asked_of
 from fedmedlora.study.task_settings import task_settings
 
 #: Against whom: what the number assumes that others see.
@@ -44,6 +50,16 @@ _NOT_PRIVATE = {
     "bert-centralised": "only LoRA adapters are trained with noise",
     "local-adaptation": "it would train on the site's notes once more",
 }
+
+
+#: Of a site's section, what decides which examples its notes become.
+_OWN = {"annotates", "strip", "tasks"}
+#: Which trainings an epsilon is about, of sites' ledgers.
+_ALL = "all that the sites' ledgers hold"
+_ALL_PRIVATE = (
+    "what was trained with noise, by the sites' ledgers; other rows were trained on the same notes "
+    "without noise, and nothing bounds what these tell"
+)
 
 
 def is_private(arm: Arm) -> bool:
@@ -104,7 +120,7 @@ def _check_units(arm: Arm, data: StudyData) -> None:
                     "patient, or take unit: note"
                 )
         if arm.kind != "centralised":
-            terms_of(study).check(site=site.name, units=_most_units(site, study, data))
+            terms_of(study, site.name).check(site=site.name, units=_most_units(site, study, data))
 
 
 def _most_units(site: SiteData, study: Study, data: StudyData) -> int:
@@ -121,7 +137,7 @@ def _most_units(site: SiteData, study: Study, data: StudyData) -> int:
     return max(1, len(asked))
 
 
-def terms_of(study: Study) -> PrivacyTerms:
+def terms_of(study: Study, site: str) -> PrivacyTerms:
     """The privacy section as a site takes it; its epsilon is given."""
     privacy = study.privacy
     assert privacy.epsilon is not None
@@ -133,7 +149,21 @@ def terms_of(study: Study) -> PrivacyTerms:
         batch=privacy.batch or study.training.batch,
         unit_rows=privacy.unit_rows,
         noise=privacy.noise_multiplier,
+        of=_made_by(study, site) if privacy.unit == "example" else "",
     )
+
+
+def _made_by(study: Study, site: str) -> str:
+    """Hash of what decides which examples the notes of a site become."""
+    own = study.sites.get(site)
+    told = {
+        "task": study.task.model_dump(mode="json"),
+        "scheme": study.make_scheme().fingerprint,
+        "absent": study.absent,
+        "max_tokens": study.training.max_tokens,
+        "site": None if own is None else own.model_dump(mode="json", include=_OWN),
+    }
+    return sha256(canonical(told))[:16]
 
 
 def private_rounds(arm: Arm, site: str, rows: Rows, *, run: Path) -> PrivateRounds | None:
@@ -153,7 +183,7 @@ def private_rounds(arm: Arm, site: str, rows: Rows, *, run: Path) -> PrivateRoun
     study, federation = arm.study, run / "federation" / arm.label
     return PrivateRounds(
         site,
-        terms_of(study),
+        terms_of(study, site),
         units=_units(rows, study.privacy.unit, site=site),
         rounds=study.federation.rounds,
         ledger=ledger_of(arm, site, run=run),
@@ -181,30 +211,34 @@ def _units(rows: Rows, unit: Unit, *, site: str) -> list[str]:
     return groups
 
 
-def privacy_note(arm: Arm, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def private_sites(arm: Arm) -> tuple[str, ...]:
+    """The names under which the notes of an arm have ledgers."""
+    if arm.kind == "centralised":
+        return (POOLED,)
+    return arm.study.site_names if arm.site is None else (arm.site,)
+
+
+def privacy_note(arm: Arm, run: Path) -> dict[str, Any]:
     """What done.json says of a private arm: the number, and all that it means nothing without.
 
-    Its epsilon is that of the site that has spent most; None if a site's replies counted and did
-    not say.
+    It is what the sites' ledgers say now: a site whose replies came late, or were refused, has
+    spent as well. Its epsilon is that of the site that has spent most; None if a site has no
+    ledger that knows of this run.
 
     Args:
-        arm: private.
-        records: its rounds, as dicts.
+        arm: private, and trained.
+        run: the run folder.
+
+    Raises:
+        RunError: a ledger cannot be used, or was edited.
     """
     privacy = arm.study.privacy
-    sites: dict[str, dict[str, Any]] = {}
-    for record in records:
-        for site, told in record["sites"].items():
-            numbers = {
-                name.removeprefix("privacy/"): value
-                for name, value in told["counts"].items()
-                if name.startswith("privacy/")
-            }
-            if numbers or told["status"] == "ok":
-                sites[site] = {**sites.get(site, {}), **numbers}
-    known = [site["epsilon"] for site in sites.values() if site.get("epsilon") is not None]
+    sites = {site: _account(arm, site, run) for site in private_sites(arm)}
+    known = [told["epsilon"] for told in sites.values() if told]
+    bare = any(told.get("unprotected") for told in sites.values())
+    covers = _ALL_PRIVATE if bare else _ALL
     return {
-        "epsilon": None if len(known) < len(sites) else max(known, default=0.0),
+        "epsilon": max(known) if len(known) == len(sites) else None,
         "budget": privacy.epsilon,
         "delta": privacy.delta,
         "unit": privacy.unit,
@@ -213,6 +247,17 @@ def privacy_note(arm: Arm, records: Sequence[Mapping[str, Any]]) -> dict[str, An
         "accountant": privacy.accountant,
         "max_grad_norm": privacy.max_grad_norm,
         "adversary": ADVERSARY,
-        "covers": PER_ROW if privacy.ledger == PER_ROW else "all that the sites' ledgers hold",
+        "covers": PER_ROW if privacy.ledger == PER_ROW else covers,
         "sites": sites,
     }
+
+
+def _account(arm: Arm, site: str, run: Path) -> dict[str, float]:
+    """What a site's ledger says of a run; empty if it does not know of it."""
+    path, terms = ledger_of(arm, site, run=run), terms_of(arm.study, site)
+    marked = run_id_of(own_folder(run / "federation" / arm.label, site, "private"))
+    if marked is None or not path.exists():
+        return {}
+    with open_ledger(path, site=site, unit=terms.unit, of=terms.of) as ledger:
+        plan = ledger.plan_of(marked)
+        return {} if plan is None else account_of(ledger, plan, terms.budget)

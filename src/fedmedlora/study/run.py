@@ -21,7 +21,7 @@ from fedmedlora.progress import OnEvent
 from fedmedlora.study.api_method import check_arms
 from fedmedlora.study.arms import Arm, study_arms
 from fedmedlora.study.data import SiteData, StudyData, load_data
-from fedmedlora.study.ledgers import check_ledgers
+from fedmedlora.study.ledgers import check_ledgers, note_unprotected
 from fedmedlora.study.method_run import run_method
 from fedmedlora.study.methods import MethodRunner, first_rounds_of
 from fedmedlora.study.privacy import check_privacy
@@ -52,12 +52,14 @@ def run_study(study: Study, out: Path, *, on_event: OnEvent | None = None) -> No
     for checked in (study, *(run.study for run in further)):
         check_arms(study_arms(checked))
         check_privacy(study_arms(checked), load_data(checked))
-    check_ledgers([(study, out), *((run.study, out / run.folder) for run in further)])
+    places = [(study, out), *((run.study, out / run.folder) for run in further)]
+    check_ledgers(places)
     folder = RunFolder(out)
     for run in further:
         RunFolder(out / run.folder).check(run.study)
     folder.begin(study)
     with folder.alone():
+        note_unprotected(places)
         folder.write_json("variants.json", [run.record() for run in further])
         runs = [_prepare(0, "", study, folder)]
         for place, run in enumerate(further, 1):
@@ -69,8 +71,8 @@ def run_study(study: Study, out: Path, *, on_event: OnEvent | None = None) -> No
         scored = _run_all(runs, study, tell)
         seeds = [run for run in further if run.kind == "seeds"]
         if seeds:
-            places = {run.study.seed: place for place, run in enumerate(further, 1) if run in seeds}
-            pooled = {seed: scored[place] for seed, place in {study.seed: 0, **places}.items()}
+            by_seed = {run.study.seed: at for at, run in enumerate(further, 1) if run in seeds}
+            pooled = {seed: scored[at] for seed, at in {study.seed: 0, **by_seed}.items()}
             folder.write_json("seeds.json", pool_seeds(pooled))
 
 

@@ -123,8 +123,6 @@ def site_study(shared: Shared, settings: SiteSettings, *, folder: Path) -> Study
     if settings.ledger == PER_ROW:
         raise ConfigError(f"ledger: {PER_ROW} forgets what other runs spent; give it a folder")
     content["privacy"]["ledger"] = settings.ledger
-    for entry in content["methods"]:
-        entry["set"].pop("privacy.ledger", None)
     study = check_study(content, source="site settings")
     if any(arm.study.privacy.ledger != settings.ledger for arm in study_arms(study)):
         raise ConfigError("methods: set: privacy: the ledger is the site's to say, in its settings")
