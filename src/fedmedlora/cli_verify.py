@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedmedlora.errors import RunError
+
+if TYPE_CHECKING:
+    from fedmedlora.federation.delivered import Delivered
 
 
 def verify(
@@ -16,7 +19,8 @@ def verify(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Findings as JSON.")] = False,
 ) -> None:
-    """Make every round again from the kept replies and say whether it is the same.
+    """Make every round again from the kept replies and say whether it is the same, and whether the
+    adapter that the run delivers is the last one's.
 
     Needs a run with federation.keep_replies. Exit code 1 if anything differs."""
     import json
@@ -26,18 +30,24 @@ def verify(
     from fedmedlora.progress import quiet_libraries
 
     quiet_libraries()
+    from fedmedlora.federation.delivered import verify_delivered
     from fedmedlora.federation.verify import federations_in, verify_federation
 
-    found = {str(folder): verify_federation(folder) for folder in federations_in(run)}
-    if not found:
+    folders = federations_in(run)
+    if not folders:
         raise RunError(f"{run} holds no federation: give a run folder, or one in its federation/")
+    found = {str(folder): verify_federation(folder) for folder in folders}
+    delivered = {str(folder): verify_delivered(folder) for folder in folders}
     same = all(verdict.same for verdicts in found.values() for verdict in verdicts)
+    same = same and not any(one.faults for one in delivered.values())
     if as_json:
         told = {
             name: [{**asdict(verdict), "same": verdict.same} for verdict in verdicts]
             for name, verdicts in found.items()
         }
-        typer.echo(json.dumps({"same": same, "federations": told}, indent=1))
+        adapters = {name: asdict(one) for name, one in delivered.items()}
+        content = {"same": same, "federations": told, "delivered": adapters}
+        typer.echo(json.dumps(content, indent=1))
     else:
         for name, verdicts in found.items():
             rows = tuple(
@@ -57,7 +67,14 @@ def verify(
                 typer.echo(
                     "".join(f"round {one.round}: {fault}\n" for fault in one.faults), nl=False
                 )
-            typer.echo("")
+            typer.echo(_delivered_line(delivered[name]))
         typer.echo("same" if same else "NOT THE SAME")
     if not same:
         raise typer.Exit(1)
+
+
+def _delivered_line(one: Delivered) -> str:
+    if not one.place:
+        return "delivered adapter: none beside it\n"
+    faults = "; ".join(one.faults) or "the last round's"
+    return f"delivered adapter {one.place}: {faults}\n"
