@@ -104,6 +104,7 @@ def resume(folder: Path, plan: FederationPlan, initial: Adapter) -> Progress:
         return begin(folder, plan, initial)
     clear_leftovers(folder)
     version = _check_same_plan(folder / PLAN_FILE, plan, initial)
+    _note_rounds(folder / PLAN_FILE, plan.rounds)
     if plan.keep_replies and not (folder / INITIAL_FOLDER).exists():
         save_adapter(initial, folder / INITIAL_FOLDER, base_model=plan.base_model)
     records: list[RoundRecord] = []
@@ -279,6 +280,13 @@ def _check_same_plan(path: Path, plan: FederationPlan, initial: Adapter) -> int:
             f"{path}: cannot resume with another plan: {', '.join(changed)}; take another folder"
         )
     return version
+
+
+def _note_rounds(path: Path, rounds: int) -> None:
+    """Keep how many rounds there are to be now: a run that was cut short shows by it."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content["plan"]["rounds"] != rounds:
+        _write_json(path, {**content, "plan": {**content["plan"], "rounds": rounds}})
 
 
 def read_plan(folder: Path) -> tuple[dict[str, Any], str, int]:

@@ -70,7 +70,7 @@ class RoundVerdict:
 
 
 def verify_federation(folder: Path) -> list[RoundVerdict]:
-    """Make every complete round again from its kept replies.
+    """Make every round of the plan again from its kept replies; one that is not there is a fault.
 
     Raises:
         RunError: the folder holds no federation, no round, or the initial adapter is not the one
@@ -99,7 +99,7 @@ def verify_federation(folder: Path) -> list[RoundVerdict]:
         raise RunError(f"{folder} has no complete round")
     verdicts = []
     state = ServerState(initial.tensors)
-    for number in range(1, numbers[-1] + 1):
+    for number in range(1, max(numbers[-1], plan.rounds) + 1):
         verdict, state = _verify_round(folder, number, plan, initial, state)
         verdicts.append(verdict)
     return verdicts
@@ -119,6 +119,9 @@ def _verify_round(
 ) -> tuple[RoundVerdict, ServerState]:
     """What is found of a round, and the state to go on from: the checkpoint's, if there is one."""
     place = folder / checkpoints.round_name(number)
+    if not place.exists():
+        fault = f"it is not there, and the plan has {plan.rounds} rounds"
+        return RoundVerdict(number, (), 0, "", "", (fault,)), before
     faults: list[str] = []
     try:
         check_sums(place)

@@ -208,15 +208,17 @@ def _sites(evidence: Evidence, least: int) -> Condition:
 
 
 def _verified(evidence: Evidence) -> str:
+    from fedmedlora.federation.delivered import verify_delivered
     from fedmedlora.federation.verify import verify_federation
 
-    verdicts = verify_federation(evidence.folder.path / "federation" / evidence.arm.label)
+    federation = evidence.folder.path / "federation" / evidence.arm.label
+    verdicts = verify_federation(federation)
     for verdict in verdicts:
         if not verdict.same:
             return f"round {verdict.round}: " + ("; ".join(verdict.faults) or "another adapter")
     if len(verdicts) != len(evidence.rounds):
         return f"{len(verdicts)} rounds there, and the adapter names {len(evidence.rounds)}"
-    return "" if verdicts[-1].recorded == evidence.adapter_sha256 else "another adapter than theirs"
+    return "; ".join(verify_delivered(federation).faults)
 
 
 def _log_is_whole(place: Path) -> str:
