@@ -83,7 +83,7 @@ def unpack(
 ) -> None:
     """Check that a kit is the coordinator's and unchanged, lay it out, and make the site's keys."""
     from fedmedlora.federation.deployment.kit import unpack_kit
-    from fedmedlora.federation.deployment.membership import membership_file
+    from fedmedlora.federation.deployment.layout import membership_file
 
     made = unpack_kit(kit, out, public=key.strip().lower())
     typer.echo(f"the kit of site {made.site}: {out}")

@@ -16,7 +16,7 @@ import fedmedlora
 from fedmedlora.config import check_study
 from fedmedlora.config_deployment import CoordinatorSettings
 from fedmedlora.federation.deployment.kit import unpack_kit
-from fedmedlora.federation.deployment.membership import membership_file
+from fedmedlora.federation.deployment.layout import membership_file
 from fedmedlora.federation.flower import Message, TaskIdentity
 from fedmedlora.strict_yaml import load_yaml
 from fedmedlora.study.admitting import admit_sites

@@ -13,11 +13,11 @@ from fedmedlora.cli import run_command
 from fedmedlora.errors import ConfigError, DataError, RunError
 from fedmedlora.federation import signing
 from fedmedlora.federation.checkpoints import PLAN_FILE
-from fedmedlora.federation.deployment import coordinator
+from fedmedlora.federation.deployment import registering
 from fedmedlora.federation.deployment.journal import at_work
 from fedmedlora.federation.deployment.kit import unpack_kit
-from fedmedlora.federation.deployment.layout import CoordinatorFolder
-from fedmedlora.federation.deployment.membership import membership_file, read_membership
+from fedmedlora.federation.deployment.layout import CoordinatorFolder, membership_file
+from fedmedlora.federation.deployment.membership import read_membership
 from fedmedlora.study.admitting import admit_sites, admitted_sites, all_admitted
 from fedmedlora.study.standing import standing
 
@@ -54,10 +54,9 @@ def test_a_site_is_admitted_with_the_keys_that_it_made(federation):
     for site, path in sent.items():
         keys = path.parent / "keys"
         signed = signing.sign(b"x", signing.read_key(keys / "signing.key"), purpose="reply")
-        public = signing.read_public_key(folder.signing_public(site))
-        assert signing.is_signed(b"x", signed, public, purpose="reply")
+        assert signing.is_signed(b"x", signed, told[site].signing, purpose="reply")
         private = load_ssh_private_key((keys / "node.key").read_bytes(), None)
-        node = load_ssh_public_key(folder.node_public(site).read_bytes())
+        node = load_ssh_public_key(told[site].node.encode())
         assert private.public_key() == node
         assert node.curve.name == "secp384r1"
 
@@ -114,8 +113,6 @@ def test_a_second_key_of_a_site_is_refused_unless_it_is_to_replace_the_first(
     assert admitted_sites(folder, SITES)["icu"] == read_membership(sent["icu"])
     admit_sites(folder.root, [second], replace=True)
     assert admitted_sites(folder, SITES)["icu"] == read_membership(second)
-    public = signing.read_public_key(folder.signing_public("icu"))
-    assert public == read_membership(second).signing
 
 
 def test_a_key_is_not_replaced_while_the_federation_runs_or_after_its_run_began(
@@ -190,33 +187,80 @@ class SuperLink:
     """Stands for Flower's commands about registered keys."""
 
     def __init__(self):
-        self.nodes, self.next = {}, 1
+        self.nodes, self.used = {}, []
+        self.killed_at = ""
 
     def __call__(self, folder, arguments):
-        what, told = arguments[1], {"success": True}
+        what, told, fault = arguments[1], {"success": True}, ""
         if what == "register":
-            key = Path(arguments[2]).read_text()
-            assert key not in self.nodes.values()
-            self.nodes[self.next] = key
-            told["node-id"] = self.next
-            self.next += 1
-        else:
-            del self.nodes[int(arguments[2])]
-        return type("Done", (), {"stdout": json.dumps(told), "stderr": "", "returncode": 0})
+            key = Path(arguments[2]).read_text().strip()
+            if key in self.used:
+                told, fault = {"success": False}, "Public key already in use"
+            else:
+                self.used.append(key)
+                self.nodes[len(self.used)] = key
+                told["node-id"] = len(self.used)
+        elif self.nodes.pop(int(arguments[2]), None) is None:
+            told, fault = {"success": False}, "Node ID not found for account."
+        if what == self.killed_at:  # the command that asked is, before it hears of it
+            self.killed_at = ""
+            raise KeyboardInterrupt
+        return type("Done", (), {"stdout": json.dumps(told), "stderr": fault, "returncode": 0})
+
+
+@pytest.fixture
+def superlink(monkeypatch):
+    stands = SuperLink()
+    monkeypatch.setattr(registering, "call", stands)
+    return stands
+
+
+def register(folder):
+    members = all_admitted(folder, SITES)
+    registering.register_sites(folder, {site: made.node for site, made in members.items()})
 
 
 def test_a_replaced_key_takes_the_place_of_the_one_before_at_the_superlink(
-    federation, founded, tmp_path, monkeypatch
+    federation, founded, tmp_path, superlink
 ):
     folder, sent = federation
-    superlink = SuperLink()
-    monkeypatch.setattr(coordinator, "_call", superlink)
     admit_sites(folder.root, list(sent.values()))
     for _ in range(2):  # the second time all are known
-        coordinator.register_sites(folder, SITES)
+        register(folder)
     assert sorted(superlink.nodes) == [1, 2, 3]
     second = again(founded, tmp_path / "again")
     admit_sites(folder.root, [second], replace=True)
-    coordinator.register_sites(folder, SITES)
+    register(folder)
     assert sorted(superlink.nodes) == [2, 3, 4]
-    assert superlink.nodes[4].strip() == read_membership(second).node
+    assert superlink.nodes[4] == read_membership(second).node
+
+
+@pytest.mark.parametrize("moment", ["unregister", "register"])
+def test_a_start_that_is_killed_while_it_replaces_a_key_goes_on_at_the_next(
+    federation, founded, tmp_path, superlink, moment
+):
+    folder, sent = federation
+    admit_sites(folder.root, list(sent.values()))
+    register(folder)
+    second = again(founded, tmp_path / "again")
+    admit_sites(folder.root, [second], replace=True)
+    superlink.killed_at = moment
+    with pytest.raises(KeyboardInterrupt):
+        register(folder)
+    for _ in range(2):
+        register(folder)
+    assert superlink.nodes[4] == read_membership(second).node
+    assert sorted(superlink.nodes) == [2, 3, 4]
+
+
+def test_a_key_that_the_superlink_refuses_to_forget_says_what_to_remove(
+    federation, founded, tmp_path, superlink, monkeypatch
+):
+    folder, sent = federation
+    admit_sites(folder.root, list(sent.values()))
+    register(folder)
+    admit_sites(folder.root, [again(founded, tmp_path / "again")], replace=True)
+    refused = type("Done", (), {"stdout": "", "stderr": "no", "returncode": 1})
+    monkeypatch.setattr(registering, "call", lambda folder, arguments: refused)
+    with pytest.raises(RunError, match=f"no; remove {folder.state}, so that"):
+        register(folder)

@@ -14,7 +14,9 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from fedmedlora.cli import run_command
 from fedmedlora.config_deployment import load_coordinator
 from fedmedlora.federation.deployment.journal import read_journal
+from fedmedlora.federation.deployment.layout import CoordinatorFolder
 from fedmedlora.model.adapter_files import read_adapter
+from fedmedlora.study.admitting import admitted_sites
 from fedmedlora.study.arms import study_arms
 from fedmedlora.study.data import load_data
 from fedmedlora.study.methods import MethodRunner
@@ -79,11 +81,14 @@ def test_a_study_over_machines_ends_with_the_adapter_of_one_machine(tmp_path, pr
     run = made.folder / "run"
     # Every reply was signed by its site, and both ends' logs say the same of it.
     assert run_command(["verify", str(run)]) == 0
+    members = admitted_sites(CoordinatorFolder(made.folder), [one.name for one in hospitals])
     both_ends = run / "federation" / "fed-medlora" / "audit.jsonl"
     for one in hospitals:
         log = one.settings.parent / "work" / f"{one.name}.audit.jsonl"
-        key = made.folder / "sites" / one.name / "signing.pub"
-        checks = ["--check", "--key", str(key), "--against", str(both_ends)]
+        place = one.settings.parent
+        (place / "own.pub").write_text(members[one.name].signing)
+        checks = ["--check", "--key", str(place / "own.pub"), "--against", str(both_ends)]
+        checks += ["--coordinator", str(place / "coordinator.pub")]
         assert run_command(["site", "audit", str(log), *checks]) == 0
     assert "3 of 3" in capsys.readouterr().out  # signed
     journal = read_journal(run)

@@ -14,7 +14,7 @@ from deployment_toys import TEXT, found
 from fedmedlora.config import check_study
 from fedmedlora.config_deployment import CoordinatorSettings, load_coordinator, load_site
 from fedmedlora.errors import ConfigError
-from fedmedlora.federation.deployment.coordinator import flower_configuration
+from fedmedlora.federation.deployment.flower_files import flower_configuration
 from fedmedlora.federation.deployment.hospital import site_services
 from fedmedlora.federation.deployment.layout import CoordinatorFolder, SiteFolder
 from fedmedlora.federation.deployment.rendering import render

@@ -9,7 +9,7 @@ from deployment_toys import request_of, wait_until
 
 from fedmedlora.federation.audit import AuditLog
 from fedmedlora.federation.client import Desk, client_app
-from fedmedlora.federation.deployment.coordinator import write_flower_files
+from fedmedlora.federation.deployment.flower_files import write_flower_files
 from fedmedlora.federation.deployment.journal import Journal, at_work
 from fedmedlora.federation.deployment.layout import CoordinatorFolder
 from fedmedlora.federation.deployment.services import Service, Services

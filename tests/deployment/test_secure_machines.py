@@ -8,9 +8,9 @@ from deployment_toys import command, found, running, said, study_of
 
 from fedmedlora.cli import run_command
 from fedmedlora.errors import ConfigError, DataError
-from fedmedlora.federation.deployment.layout import SiteFolder
+from fedmedlora.federation.deployment.layout import SiteFolder, membership_file
 from fedmedlora.federation.deployment.members import all_members, known_members
-from fedmedlora.federation.deployment.membership import membership_file, read_membership
+from fedmedlora.federation.deployment.membership import read_membership
 from fedmedlora.model.adapter_files import read_adapter
 from fedmedlora.study.arms import study_arms
 from fedmedlora.study.checking import check_site

@@ -62,6 +62,32 @@ def test_while_it_waits_it_says_for_whom(coordinator):
     assert [row[2] for row in found.tables[0].rows] == ["not there", "not there", "there"]
 
 
+def test_who_was_turned_away_and_why_is_told_until_it_is_heard(coordinator):
+    journal = journal_of(coordinator)
+    journal.tell("set-aside", rounds=("round-0002.broken",))
+    journal.tell("turned-away", site="icu", reason="config (incident 1 in the site's own log)")
+    journal.tell("turned-away", site="", reason="its app ended with Flower error 5")
+    journal.tell("not-believed", site="outpatient")
+    journal.tell("name-taken", site="discharge")
+    with at_work(coordinator / "run"):
+        assert standing(coordinator).sentences[3:] == (
+            "icu was turned away: config (incident 1 in the site's own log)",
+            "a node that named no site was turned away: its app ended with Flower error 5",
+            "outpatient was turned away: what it sent does not bear the signature of the site that "
+            "it names",
+            "discharge was turned away: another node is that site already",
+            "damaged, set aside and made again: round-0002.broken",
+        )
+        for site in ("", "outpatient", "discharge"):
+            journal.tell("joined", site=site)
+        journal.tell("late", site="icu", round=2, phase="train")
+        assert standing(coordinator).sentences[3:-1] == (
+            "icu was turned away: its answer came after the deadline of round 2",
+        )
+        journal.tell("reply", site="icu", seconds=1.0, bytes_up=1)
+        assert len(standing(coordinator).sentences) == 4
+
+
 def test_a_round_under_way_says_who_is_missing_and_how_long_still(coordinator):
     complete(coordinator, 1)
     journal = journal_of(coordinator)

@@ -51,7 +51,7 @@ class Runs:
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(tending, "_LOOK_S", 0.05)
-    monkeypatch.setattr(tending, "register_sites", lambda folder, sites: None)
+    monkeypatch.setattr(tending, "register_sites", lambda folder, nodes: None)
     monkeypatch.setattr(tending, "wait_for_port", lambda port, **more: None)
     return CoordinatorFolder(tmp_path)
 
@@ -63,9 +63,7 @@ def tended(folder, monkeypatch, *what):
     monkeypatch.setattr(tending, "stop_run", lambda folder, run: runs.stopped.append(run))
     services = Services([], logs=folder.logs)
     try:
-        tending.tend_federation(
-            folder, services, sites=SITES, ports=[("port", 1)], note=notes.append
-        )
+        tending.tend_federation(folder, services, nodes={}, ports=[("port", 1)], note=notes.append)
     finally:
         runs.notes = notes
         tended.last = runs

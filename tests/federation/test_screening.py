@@ -1,5 +1,6 @@
 """What comes from a site is not believed: malformed, forged, repeated and missing replies."""
 
+import json
 import math
 import shutil
 from dataclasses import replace
@@ -262,6 +263,17 @@ def test_declared_sizes_that_cannot_be_read_are_told_and_not_passed_over(tmp_pat
     (tmp_path / "declared.json").write_text(text)
     with pytest.raises(RunError, match=r"declared\.json, which holds what the sites declared"):
         restarted(tmp_path, south=ToySite("south"), rounds=2)
+
+
+def test_declared_sizes_that_were_damaged_and_moved_away_are_asked_for_anew(tmp_path):
+    restarted(tmp_path, south=ToySite("south"))
+    (tmp_path / "declared.json").write_text("[]")
+    with pytest.raises(RunError, match="move it away: each site is then asked anew"):
+        restarted(tmp_path, south=ToySite("south"), rounds=2)
+    (tmp_path / "declared.json").unlink()
+    records = restarted(tmp_path, south=ToySite("south"), rounds=2)
+    assert {one.status for one in records[-1].sites.values()} == {"ok"}
+    assert set(json.loads((tmp_path / "declared.json").read_text())) == set(SITES)
 
 
 def test_losses_that_are_not_finite_are_recorded_as_unknown(monkeypatch, tmp_path):

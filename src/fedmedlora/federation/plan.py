@@ -283,8 +283,8 @@ ServerLosses = Callable[[Sequence[Adapter]], Sequence[float]]
 class OnEvent(Protocol):
     """Told of progress.
 
-    ``kind`` is set-aside, joined, round, reply, late, scoring, name-taken, not-believed, round-done
-    or round-failed.
+    ``kind`` is set-aside, joined, round, reply, late, scoring, name-taken, not-believed,
+    turned-away, round-done or round-failed.
     """
 
     def __call__(self, kind: str, /, **facts: object) -> None: ...

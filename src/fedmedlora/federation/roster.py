@@ -20,6 +20,8 @@ from fedmedlora.federation.screening import Turned, ended, failure_of
 from fedmedlora.federation.statements import Proof, request_sha256
 
 ASK_AGAIN_S = 0.2
+#: A node that is turned away is asked again later each time: each question starts a process there.
+MOST_WAIT_S = 60.0
 #: A node makes its site ready before it answers: a backbone may have to be loaded.
 READY_S = 600.0
 
@@ -42,8 +44,9 @@ class Roster:
         plan: says which sites are expected, and how long to wait.
         grid: where the nodes are.
         end: checks that a node has the key of the site that it claims, where the plan has keys.
-        on_event: told ("name-taken", site) when a second node claims a site during the run, and
-            ("not-believed", site) when one claims a site without its key.
+        on_event: told ("name-taken", site) when a second node claims a site during the run,
+            ("not-believed", site) when one claims a site without its key, and ("turned-away", site,
+            reason) of any other that does not join; its site is "" if it named none.
         kept: file of what was declared, read now and written at each first word of a site; ``None``
             keeps it for as long as this object lives.
 
@@ -67,6 +70,7 @@ class Roster:
         self._sites: dict[int, str] = {}
         self.declared, self.proofs = ({}, {}) if kept is None else _recalled(kept)
         self._begun = False
+        self._again: dict[int, tuple[float, float]] = {}  # node -> (seconds waited, due)
 
     def site(self, node: int) -> str:
         """The site that a node speaks for; "" if it is none of the plan's."""
@@ -97,11 +101,22 @@ class Roster:
         deadline = time.monotonic() + wait_s
         while True:
             here = set(self._grid.get_node_ids())
-            self._ask(sorted(here - set(self._sites)))
+            self._ask_strangers(here - set(self._sites))
             known = {site for node, site in self._sites.items() if node in here}
             if len(known) >= enough or time.monotonic() >= deadline:
                 return
             time.sleep(ASK_AGAIN_S)
+
+    def _ask_strangers(self, nodes: set[int]) -> None:
+        now = time.monotonic()
+        # One that was away begins anew.
+        self._again = {node: again for node, again in self._again.items() if node in nodes}
+        asked = sorted(node for node in nodes if self._again.get(node, (0.0, 0.0))[1] <= now)
+        self._ask(asked)
+        now = time.monotonic()
+        for node in asked:
+            wait = min(max(ASK_AGAIN_S, 2 * self._again.get(node, (0.0, 0.0))[0]), MOST_WAIT_S)
+            self._again[node] = (wait, now + wait)
 
     def _ask(self, nodes: Sequence[int]) -> None:
         here = set(self._grid.get_node_ids())
@@ -132,9 +147,8 @@ class Roster:
         )
         if fate is _TAKEN and not self._begun:
             raise FederationError(f"two nodes say that they are site {site!r}")
-        if fate in (_TAKEN, _NOT_BELIEVED) and self._on_event is not None:
-            self._on_event("name-taken" if fate is _TAKEN else "not-believed", site=site)
         if fate is not None:
+            self._tell_of(fate, site)
             return  # who came first keeps the name: the run goes on
         self._sites[node] = site
         if declared is not None and proof is not None and site not in self.declared:
@@ -142,6 +156,14 @@ class Roster:
             self._keep()
         if self._on_event is not None:
             self._on_event("joined", site=site)
+
+    def _tell_of(self, fate: Turned, site: str) -> None:
+        if self._on_event is None:
+            return
+        if fate in (_TAKEN, _NOT_BELIEVED):
+            self._on_event("name-taken" if fate is _TAKEN else "not-believed", site=site)
+        else:
+            self._on_event("turned-away", site=site, reason=fate.reason)
 
     def _read(
         self, reply: Message, here: set[int]
@@ -196,6 +218,6 @@ def _recalled(file: Path) -> tuple[dict[str, Declared], dict[str, Proof]]:
         return {}, {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(
-            f"{file}, which holds what the sites declared when they joined, cannot be read; the "
-            "rounds' round.json have it too: write it again, or take another folder"
+            f"{file}, which holds what the sites declared when they joined, cannot be read; move "
+            "it away: each site is then asked anew, and what it says holds for the rounds to come"
         ) from error

@@ -1,6 +1,6 @@
 """The sites' own keys at the coordinator: what the sites sent back in, who may take part out.
 
-FOLDER/sites/SITE/    membership.json as the site sent it, node.pub and signing.pub out of it
+FOLDER/sites/SITE.membership.json    as the site sent it
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fedmedlora.durable import new_folder, private_folder, write_bytes
+from fedmedlora.durable import private_folder, replace_private
 from fedmedlora.errors import ConfigError, DataError, RunError
 from fedmedlora.federation.checkpoints import PLAN_FILE
 from fedmedlora.federation.deployment.journal import at_work, is_at_work
@@ -135,7 +135,4 @@ def _keep(
         )
     for site, made in new.items():
         private_folder(folder.sites)
-        with new_folder(folder.membership(site).parent) as fresh:
-            write_bytes(fresh / folder.node_public(site).name, f"{made.node}\n".encode())
-            write_bytes(fresh / folder.signing_public(site).name, f"{made.signing}\n".encode())
-            write_bytes(fresh / folder.membership(site).name, made.to_json())
+        replace_private(folder.membership(site), made.to_json())

@@ -11,11 +11,8 @@ from fedmedlora import __version__
 from fedmedlora.config_deployment import SiteSettings, load_coordinator, load_site
 from fedmedlora.durable import private_folder
 from fedmedlora.errors import ConfigError
-from fedmedlora.federation.deployment.coordinator import (
-    app_configuration,
-    coordinator_services,
-    write_flower_files,
-)
+from fedmedlora.federation.deployment.coordinator import coordinator_services
+from fedmedlora.federation.deployment.flower_files import app_configuration, write_flower_files
 from fedmedlora.federation.deployment.hospital import site_services
 from fedmedlora.federation.deployment.journal import at_work
 from fedmedlora.federation.deployment.layout import CoordinatorFolder, SiteFolder
@@ -67,7 +64,7 @@ def start_federation(root: Path, *, note: Callable[[str], None]) -> None:
     tend_federation(
         folder,
         Services(services, logs=folder.logs),
-        sites=tuple(members),
+        nodes={site: made.node for site, made in members.items()},
         ports=ports,
         note=note,
     )

@@ -62,6 +62,7 @@ def standing(root: Path, *, now: float | None = None) -> Standing:
     sentences = [f"{shared.study.name}, {shared.arm.label}: {len(records)} of {rounds} rounds done"]
     sentences += _unknown(sites, members)
     sentences += _now(state, journal, sites, clock=clock)
+    sentences += _troubles(state, journal)
     sentences += _left(state, journal, records, rounds, clock=clock)
     keys = {site: made.fingerprint[:9] for site, made in members.items()}
     tables = [_site_table(sites, records, journal, state, keys=keys)]
@@ -114,6 +115,20 @@ def _now(
     if state == "interrupted":
         return ["interrupted; `fedmedlora federation start` goes on"]
     return [state]
+
+
+def _troubles(state: str, journal: Mapping[str, Any]) -> list[str]:
+    """Who was turned away since this start, and why; what was damaged."""
+    if state in ("done", "not started"):
+        return []
+    told = [
+        f"{site or 'a node that named no site'} was turned away: {reason}"
+        for site, reason in journal.get("refused", {}).items()
+    ]
+    damaged = journal.get("set_aside", ())
+    if damaged:
+        told.append(f"damaged, set aside and made again: {', '.join(damaged)}")
+    return told
 
 
 def _left(

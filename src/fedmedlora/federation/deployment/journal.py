@@ -27,12 +27,18 @@ _LOCK = ".app.lock"
 _LOCK_FORM = struct.Struct("hhqqi4x")
 _WHOLE = _LOCK_FORM.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
-#: What a journal's "state" may be; the last two are ends.
-STATES = ("connecting", "training", "scoring", "done", "failed")
+#: Why a site is not heard, where the event itself does not say.
+_REASONS = {
+    "name-taken": "another node is that site already",
+    "not-believed": "what it sent does not bear the signature of the site that it names",
+}
 
 
 class Journal:
     """Writes the journal of one federation; its ``tell`` takes the events of a run.
+
+    Its "state" is connecting, training or scoring; at the end done or failed. "refused" has the
+    last reason why a site was turned away, until it is heard; "" is a node that named no site.
 
     Args:
         folder: is made if need be.
@@ -60,10 +66,20 @@ class Journal:
         elif kind == "reply":
             answered = {**self._content.get("answered", {}), facts["site"]: facts["seconds"]}
             self._content["answered"] = answered
-            self._write()
+            self._heard(str(facts["site"]))
         elif kind == "joined":
             joined = {*self._content.get("joined", ()), str(facts["site"])}
             self._content["joined"] = sorted(joined)
+            self._heard(str(facts["site"]))
+        elif kind in _REASONS:
+            self._turned(str(facts["site"]), _REASONS[kind])
+        elif kind == "turned-away":
+            self._turned(str(facts["site"]), str(facts["reason"]))
+        elif kind == "late":
+            reason = f"its answer came after the deadline of round {facts['round']}"
+            self._turned(str(facts["site"]), reason)
+        elif kind == "set-aside":
+            self._content["set_aside"] = facts["rounds"]
             self._write()
         elif kind == "round-done" and isinstance(record := facts["record"], RoundRecord):
             self._enter(self._content["state"], complete=record.round)
@@ -71,6 +87,15 @@ class Journal:
     def end(self, state: str, *, reason: str = "") -> None:
         """Note that it is done, or why it failed."""
         self._enter(state, reason=reason)
+
+    def _turned(self, site: str, reason: str) -> None:
+        self._content["refused"] = {**self._content.get("refused", {}), site: reason}
+        self._write()
+
+    def _heard(self, site: str) -> None:
+        refused = self._content.get("refused", {})
+        self._content["refused"] = {name: why for name, why in refused.items() if name != site}
+        self._write()
 
     def _enter(self, state: str, **facts: object) -> None:
         if state != self._content["state"]:

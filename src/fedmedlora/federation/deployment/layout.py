@@ -11,6 +11,11 @@ CONNECTION = "fedmedlora"
 STUDY_FILE = "study.yaml"
 
 
+def membership_file(folder: Path, site: str) -> Path:
+    """What a site says of itself, in its own folder, another site's or the coordinator's."""
+    return folder / f"{site}.membership.json"
+
+
 @dataclass(frozen=True)
 class CoordinatorFolder:
     """What ``federation init`` makes and ``federation start`` fills.
@@ -53,20 +58,12 @@ class CoordinatorFolder:
 
     @property
     def sites(self) -> Path:
-        """A folder for every site that is admitted."""
+        """What the admitted sites say of themselves."""
         return self.root / "sites"
 
     def membership(self, site: str) -> Path:
         """What an admitted site says of itself; see ``membership``."""
-        return self.sites / site / "membership.json"
-
-    def node_public(self, site: str) -> Path:
-        """An admitted site's public key for the connection."""
-        return self.sites / site / "node.pub"
-
-    def signing_public(self, site: str) -> Path:
-        """An admitted site's public key for what it sends."""
-        return self.sites / site / "signing.pub"
+        return membership_file(self.sites, site)
 
     @property
     def kits(self) -> Path:
@@ -112,6 +109,11 @@ class CoordinatorFolder:
     def registered(self) -> Path:
         """A file for every site that the SuperLink of this database knows."""
         return self.state / "registered"
+
+    @property
+    def node_public(self) -> Path:
+        """A site's public key for the connection, for as long as it is being registered."""
+        return self.state / "node.pub"
 
     @property
     def logs(self) -> Path:

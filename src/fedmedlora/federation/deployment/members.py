@@ -11,12 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedmedlora.errors import ConfigError
-from fedmedlora.federation.deployment.layout import SiteFolder
-from fedmedlora.federation.deployment.membership import (
-    Membership,
-    membership_file,
-    read_membership,
-)
+from fedmedlora.federation.deployment.layout import SiteFolder, membership_file
+from fedmedlora.federation.deployment.membership import Membership, read_membership
 
 
 def known_members(folder: SiteFolder, own: str, sites: Sequence[str]) -> dict[str, Membership]:

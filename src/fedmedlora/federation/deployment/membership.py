@@ -24,7 +24,7 @@ from fedmedlora.canonical import canonical, sha256
 from fedmedlora.durable import write_private
 from fedmedlora.errors import DataError
 from fedmedlora.federation import signing
-from fedmedlora.federation.deployment.layout import SiteFolder
+from fedmedlora.federation.deployment.layout import SiteFolder, membership_file
 
 _MOST_BYTES = 65_536
 
@@ -74,11 +74,6 @@ def federation_id(study: bytes, coordinator: str) -> str:
     """
     content = {"study": sha256(study), "coordinator": coordinator}
     return sha256(canonical(content))
-
-
-def membership_file(folder: Path, site: str) -> Path:
-    """What a site sends back to its coordinator."""
-    return folder / f"{site}.membership.json"
 
 
 def make_membership(folder: SiteFolder, *, site: str, federation: str) -> Membership:

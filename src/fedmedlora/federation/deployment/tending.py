@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fedmedlora.errors import FederationError, RunError
-from fedmedlora.federation.deployment.coordinator import register_sites, start_run, stop_run
+from fedmedlora.federation.deployment.flower_commands import start_run, stop_run
 from fedmedlora.federation.deployment.journal import at_work, is_at_work, read_journal
 from fedmedlora.federation.deployment.layout import CoordinatorFolder
+from fedmedlora.federation.deployment.registering import register_sites
 from fedmedlora.federation.deployment.services import Services, refuse_taken_port, wait_for_port
 
 _LOOK_S = 1.0
@@ -34,7 +35,7 @@ def tend_federation(
     folder: CoordinatorFolder,
     services: Services,
     *,
-    sites: Sequence[str],
+    nodes: Mapping[str, str],
     ports: Sequence[tuple[str, int]],
     note: OnNote,
 ) -> None:
@@ -43,7 +44,7 @@ def tend_federation(
     Args:
         folder: the coordinator's.
         services: not started yet; the first of them listens on the first port.
-        sites: to be registered.
+        nodes: to be registered: site -> its public key for the connection.
         ports: (key in the settings, port) of all that the services listen on.
         note: told a line of what happens.
 
@@ -59,7 +60,7 @@ def tend_federation(
             wait_for_port(
                 ports[0][1], seconds=_LISTEN_S, alive=lambda: services.pid("superlink") is not None
             )
-            register_sites(folder, sites)
+            register_sites(folder, nodes)
             _see_through(folder, services, note=note)
         finally:
             services.stop()
