@@ -123,7 +123,8 @@ class Site:
 
 def many_rounds(rule: str, sites: int, rounds: int) -> dict[str, list[float]]:
     from fedmedlora.aggregation.robust import RobustOptions
-    from fedmedlora.federation.plan import FederationPlan, RoundRecord
+    from fedmedlora.federation.plan import FederationPlan
+    from fedmedlora.federation.records import RoundRecord
     from fedmedlora.federation.run import run_federation
 
     names = tuple(f"site-{number:02d}" for number in range(sites))
@@ -177,8 +178,9 @@ def passed(rule: str) -> dict[str, float]:
     """The same requests and replies through the same Grid, without anything of a server."""
     from fedmedlora.aggregation.methods import ServerState
     from fedmedlora.federation.client import Desk
+    from fedmedlora.federation.counted_grid import CountedGrid
     from fedmedlora.federation.flower import Message
-    from fedmedlora.federation.grid import CountedGrid, InProcessGrid
+    from fedmedlora.federation.grid import InProcessGrid
     from fedmedlora.federation.plan import FederationPlan
     from fedmedlora.federation.processes import ProcessSwitch
     from fedmedlora.federation.server_model import ServerModel

@@ -32,7 +32,8 @@ from fedmedlora.federation.contributions import (
     Contributions,
     write_kept,
 )
-from fedmedlora.federation.plan import FederationPlan, RoundRecord
+from fedmedlora.federation.plan import FederationPlan
+from fedmedlora.federation.records import RoundRecord
 from fedmedlora.federation.sums import SUMS_FILE, check_sums, sums_sha256, write_sums
 from fedmedlora.model.adapter import Adapter, check_same_lineage, sha256_of
 from fedmedlora.model.adapter_files import read_adapter, save_adapter

@@ -9,7 +9,8 @@ from pathlib import Path
 from fedmedlora.federation import checkpoints
 from fedmedlora.federation.contributions import contributions_of, kept_files
 from fedmedlora.federation.current_round import Round
-from fedmedlora.federation.plan import FederationPlan, RoundRecord
+from fedmedlora.federation.plan import FederationPlan
+from fedmedlora.federation.records import RoundRecord
 from fedmedlora.federation.screening import Candidate
 from fedmedlora.federation.server_model import ServerModel
 

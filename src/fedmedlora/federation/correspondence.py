@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 from fedmedlora.federation.client import MESSAGE_TYPES, PHASES
+from fedmedlora.federation.counted_grid import CountedGrid
 from fedmedlora.federation.current_round import Round
 from fedmedlora.federation.ends import CoordinatorEnd
 from fedmedlora.federation.flower import Message, Metadata, RecordDict
-from fedmedlora.federation.grid import CountedGrid
 from fedmedlora.federation.plan import FederationPlan, OnEvent
 from fedmedlora.federation.screening import Check, Turned
 from fedmedlora.federation.statements import Phase

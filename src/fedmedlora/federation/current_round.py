@@ -10,7 +10,7 @@ from typing import Any
 from fedmedlora.errors import FederationError
 from fedmedlora.federation import wire
 from fedmedlora.federation.contributions import Answers
-from fedmedlora.federation.plan import SiteRecord
+from fedmedlora.federation.records import SiteRecord
 from fedmedlora.federation.screening import Candidate, Turned
 
 

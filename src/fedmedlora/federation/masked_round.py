@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 from fedmedlora.errors import FederationError
 from fedmedlora.federation.correspondence import Correspondence
+from fedmedlora.federation.counted_grid import RunStopped
 from fedmedlora.federation.current_round import Round
 from fedmedlora.federation.flower import Message, RecordDict
-from fedmedlora.federation.grid import RunStopped
 from fedmedlora.federation.plan import FederationPlan
 from fedmedlora.federation.screening import Candidate, Turned, masked_candidate, screen_answers
 from fedmedlora.federation.secure import messages

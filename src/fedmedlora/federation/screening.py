@@ -16,8 +16,10 @@ from typing import Any, Protocol, TypeVar
 
 from fedmedlora.errors import AdapterError, FederationError
 from fedmedlora.federation import wire
+from fedmedlora.federation.arrays import packed_array
 from fedmedlora.federation.flower import Message, RecordDict
-from fedmedlora.federation.plan import Declared, Status
+from fedmedlora.federation.plan import Declared
+from fedmedlora.federation.records import Status
 from fedmedlora.federation.spool import Spool, Spooled
 from fedmedlora.federation.statements import HEAD, Proof
 from fedmedlora.model.adapter import Adapter, Manifest, check_adapter
@@ -300,7 +302,7 @@ def _read_update(
         raise FederationError(
             f"{len(bad)} of its {len(counts)} counts (at most {wire.MOST_COUNTS}) are malformed"
         )
-    packed = wire.packed_array(content, manifest, call.wire)
+    packed = packed_array(content, manifest, call.wire)
     check_adapter(unpack_update(packed, manifest, call.wire, before).tensors, manifest)
     return Candidate(
         # As it came: its hash is the one that was signed, and that the site's log has.

@@ -21,6 +21,7 @@ from fedmedlora.federation.audit import AuditLog
 from fedmedlora.federation.candidate_scores import validation_losses
 from fedmedlora.federation.closing import close_failed_round, close_round
 from fedmedlora.federation.correspondence import Correspondence
+from fedmedlora.federation.counted_grid import CountedGrid, RunStopped
 from fedmedlora.federation.current_round import Round
 from fedmedlora.federation.ends import CoordinatorEnd
 from fedmedlora.federation.flower import (
@@ -31,15 +32,9 @@ from fedmedlora.federation.flower import (
     MetricRecord,
     Strategy,
 )
-from fedmedlora.federation.grid import CountedGrid, RunStopped
 from fedmedlora.federation.masked_round import MaskedRound
-from fedmedlora.federation.plan import (
-    FederationPlan,
-    OnEvent,
-    RoundRecord,
-    ServerLosses,
-    SiteRecord,
-)
+from fedmedlora.federation.plan import FederationPlan, OnEvent, ServerLosses
+from fedmedlora.federation.records import RoundRecord, SiteRecord
 from fedmedlora.federation.roster import Roster
 from fedmedlora.federation.screening import Candidate, Turned, screen_updates
 from fedmedlora.federation.server_model import ServerModel
