@@ -13,6 +13,7 @@ from fedmedlora.federation.plan import FederationPlan
 from fedmedlora.federation.records import RoundRecord
 from fedmedlora.federation.screening import Candidate
 from fedmedlora.federation.server_model import ServerModel
+from fedmedlora.federation.suspects import SKETCHES_FILE, write_sketches
 
 
 def close_round(
@@ -60,6 +61,7 @@ def close_round(
             answers=current.answers,
         ),
         kept=kept_files(candidates, current.answers) if plan.keep_replies else {},
+        more={SKETCHES_FILE: write_sketches(current.sketches)} if current.sketches else {},
     )
     return record
 

@@ -1,4 +1,4 @@
-"""Any Grid, with the bytes of its messages counted, late answers told, and a way to stop waiting."""
+"""Any Grid, with the bytes of its messages counted, late answers told, and a way to stop it."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from fedmedlora.federation import wire
 from fedmedlora.federation.contributions import Answers
 from fedmedlora.federation.records import SiteRecord
 from fedmedlora.federation.screening import Candidate, Turned
+from fedmedlora.federation.suspects import Sketch
 
 
 @dataclass
@@ -27,6 +28,7 @@ class Round:
         started: monotonic time.
         sites: what is known so far, for every expected site.
         answers: what came of them.
+        sketches: of the sites' updates, to know them again.
         secure: what secure aggregation came to.
     """
 
@@ -38,6 +40,7 @@ class Round:
     started: float = field(default_factory=time.monotonic)
     sites: dict[str, SiteRecord] = field(default_factory=dict)
     answers: Answers = field(default_factory=Answers)
+    sketches: dict[str, Sketch] = field(default_factory=dict)
     secure: Mapping[str, Any] | None = None
 
     def note(self, site: str, **facts: object) -> None:

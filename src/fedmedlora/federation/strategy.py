@@ -39,7 +39,7 @@ from fedmedlora.federation.roster import Roster
 from fedmedlora.federation.screening import Candidate, Turned, screen_updates
 from fedmedlora.federation.server_model import ServerModel
 from fedmedlora.federation.spool import Spool, Spooled
-from fedmedlora.federation.suspects import compare, suspected
+from fedmedlora.federation.suspects import compare, sketches_before, suspected
 from fedmedlora.federation.updates import Packed, packed_replies, robust_inputs
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.packing import form_of, pack
@@ -229,10 +229,17 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         if len(self.plan.sites) == 1 or options.is_off:
             return {}
         groups = self._packed(candidates, spool)
-        step = partial(self._last_step, spool)
-        for site, finding in compare(groups, options, last_step=step).items():
+        current = self._round
+        findings, current.sketches = compare(
+            groups,
+            options,
+            replies={site: call.reply_manifest for site, call in current.calls.items()},
+            last_step=partial(self._last_step, spool),
+            earlier=sketches_before(self._folder, current.number),
+        )
+        for site, finding in findings.items():
             said, fate = suspected(finding, options)
-            self._round.note(site, update=finding.numbers, flags=said)
+            current.note(site, update=finding.numbers, flags=said)
             if fate is not None:
                 refused[site] = fate
         return refused
