@@ -15,7 +15,8 @@ from fedmedlora.errors import FederationError
 from fedmedlora.federation.correspondence import Correspondence
 from fedmedlora.federation.current_round import Round
 from fedmedlora.federation.plan import Declared, ServerLosses
-from fedmedlora.federation.screening import Candidate, Turned, screen_scores
+from fedmedlora.federation.replies import Candidate
+from fedmedlora.federation.screening import Turned, screen_scores
 from fedmedlora.federation.server_model import ServerModel
 
 #: Losses of all candidates by each who scored, and over how many tokens each took them.

@@ -11,7 +11,7 @@ from fedmedlora.federation.contributions import contributions_of, kept_files
 from fedmedlora.federation.current_round import Round
 from fedmedlora.federation.plan import FederationPlan
 from fedmedlora.federation.records import RoundRecord
-from fedmedlora.federation.screening import Candidate
+from fedmedlora.federation.replies import Candidate
 from fedmedlora.federation.server_model import ServerModel
 from fedmedlora.federation.suspects import SKETCHES_FILE, write_sketches
 

@@ -11,7 +11,8 @@ from fedmedlora.errors import FederationError
 from fedmedlora.federation import wire
 from fedmedlora.federation.contributions import Answers
 from fedmedlora.federation.records import SiteRecord
-from fedmedlora.federation.screening import Candidate, Turned
+from fedmedlora.federation.replies import Candidate
+from fedmedlora.federation.screening import Turned
 from fedmedlora.federation.suspects import Sketch
 
 

@@ -14,7 +14,8 @@ from fedmedlora.federation.counted_grid import RunStopped
 from fedmedlora.federation.current_round import Round
 from fedmedlora.federation.flower import Message, RecordDict
 from fedmedlora.federation.plan import FederationPlan
-from fedmedlora.federation.screening import Candidate, Turned, masked_candidate, screen_answers
+from fedmedlora.federation.replies import Candidate
+from fedmedlora.federation.screening import Turned, masked_candidate, screen_answers
 from fedmedlora.federation.secure import messages
 from fedmedlora.federation.secure.exchange import SecureRound
 from fedmedlora.federation.secure.roster import Attempt

@@ -35,8 +35,9 @@ from fedmedlora.federation.flower import (
 from fedmedlora.federation.masked_round import MaskedRound
 from fedmedlora.federation.plan import FederationPlan, OnEvent, ServerLosses
 from fedmedlora.federation.records import RoundRecord, SiteRecord
+from fedmedlora.federation.replies import Candidate
 from fedmedlora.federation.roster import Roster
-from fedmedlora.federation.screening import Candidate, Turned, screen_updates
+from fedmedlora.federation.screening import Turned, screen_updates
 from fedmedlora.federation.server_model import ServerModel
 from fedmedlora.federation.spool import Spool, Spooled
 from fedmedlora.federation.suspects import compare, sketches_before, suspected
