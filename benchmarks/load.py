@@ -222,6 +222,7 @@ def signed(rule: str) -> dict[str, float]:
 
     start = beginning(LARGE)
     packed = pack(start, "fp32")
+    data = packed.tobytes()
     call = Call("load", 1, start.manifest.to_json(), "fp32", nonce="0" * 32)
     content = request(call, adapter_arrays(packed))
     plan = FederationPlan(run_id="load", sites=LARGE_SITES, rounds=1)
@@ -247,7 +248,7 @@ def signed(rule: str) -> dict[str, float]:
             ),
             "site, hashed": lambda: unsigned.receive(asked, "train", node=1),
             "site, hashed, checked and logged": lambda: site.receive(asked, "train", node=1),
-            "SHA-256 of the array alone": lambda: sha256(packed.data),
+            "SHA-256 of the array alone": lambda: sha256(data),
             "an Ed25519 signature alone": lambda: sign(b"x" * 600, private, purpose="request"),
             "Flower's serialisation of the message": lambda: to_bytes(message),
         }
