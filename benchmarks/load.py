@@ -6,7 +6,8 @@ First 50 sites x 20 rounds of a small adapter through the strategy, with the def
 with a robust rule: seconds and memory of each round; it should stay where it is after the first
 ones. Then five sites that send 168 MB each (the 8B shape in float32): the peak of the server's
 process beyond that of one that passes the same messages on and does nothing with them. The large
-sites are processes of their own. Every line is a process of its own, one thread.
+sites are processes of their own. Then what one request of 168 MB costs at each end to be hashed,
+logged and signed. Every line is a process of its own, one thread.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ def main() -> None:
             "rounds": many_rounds,
             "large": large,
             "passed": passed,
+            "signed": signed,
         }
         print(json.dumps(kinds[kind](rule, *(int(count) for count in counts))))
         return
@@ -60,6 +62,9 @@ def main() -> None:
     for rule in ("none", "median", "krum"):
         peak = child(f"large:{rule}")["peak"]
         print(f"{rule:14} {peak / 1e6:36.0f}   beyond {(peak - base) / 1e6:.0f}", flush=True)
+    print("\none request of 168 MB, seconds (median of 5)")
+    for what, seconds in child("signed:none").items():
+        print(f"{what:50} {seconds:10.4f}", flush=True)
 
 
 def child(what: str) -> dict[str, Any]:
@@ -123,7 +128,8 @@ class Site:
 
 def many_rounds(rule: str, sites: int, rounds: int) -> dict[str, list[float]]:
     from fedmedlora.aggregation.robust import RobustOptions
-    from fedmedlora.federation.plan import FederationPlan, RoundRecord
+    from fedmedlora.federation.plan import FederationPlan
+    from fedmedlora.federation.records import RoundRecord
     from fedmedlora.federation.run import run_federation
 
     names = tuple(f"site-{number:02d}" for number in range(sites))
@@ -177,8 +183,9 @@ def passed(rule: str) -> dict[str, float]:
     """The same requests and replies through the same Grid, without anything of a server."""
     from fedmedlora.aggregation.methods import ServerState
     from fedmedlora.federation.client import Desk
+    from fedmedlora.federation.counted_grid import CountedGrid
     from fedmedlora.federation.flower import Message
-    from fedmedlora.federation.grid import CountedGrid, InProcessGrid
+    from fedmedlora.federation.grid import InProcessGrid
     from fedmedlora.federation.plan import FederationPlan
     from fedmedlora.federation.processes import ProcessSwitch
     from fedmedlora.federation.server_model import ServerModel
@@ -200,6 +207,62 @@ def passed(rule: str) -> dict[str, float]:
     finally:
         switch.close()
     return {"peak": peak()}
+
+
+def signed(rule: str) -> dict[str, float]:
+    """Both ends of one request, with and without keys; and what of it is hashing and signing."""
+    from fedmedlora.canonical import sha256
+    from fedmedlora.federation.audit import AuditLog
+    from fedmedlora.federation.ends import CoordinatorEnd, SiteEnd
+    from fedmedlora.federation.flower import Message, TaskIdentity, to_bytes
+    from fedmedlora.federation.plan import FederationPlan
+    from fedmedlora.federation.signing import make_key, read_key, sign
+    from fedmedlora.federation.wire import Call, adapter_arrays, request
+    from fedmedlora.model.packing import pack
+
+    start = beginning(LARGE)
+    packed = pack(start, "fp32")
+    data = packed.tobytes()
+    call = Call("load", 1, start.manifest.to_json(), "fp32", nonce="0" * 32)
+    content = request(call, adapter_arrays(packed))
+    plan = FederationPlan(run_id="load", sites=LARGE_SITES, rounds=1)
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 0, 0
+    message = Message(content, 1, "train")
+
+    with tempfile.TemporaryDirectory() as folder:
+        key = Path(folder) / "key"
+        public = make_key(key)
+        private = read_key(key)
+        log = AuditLog(Path(folder) / "hub.jsonl", owner="hub", role="coordinator", key=key)
+        own = AuditLog(Path(folder) / "site.jsonl", owner="site-0", role="site")
+        plain, hub = CoordinatorEnd(plan), CoordinatorEnd(plan, log, key=key)
+        asked = hub.address(content, phase="train", node=1, site="site-0")
+        unsigned = SiteEnd("site-0")
+        site = SiteEnd("site-0", log=own, coordinator=public)
+        steps: dict[str, Callable[[], object]] = {
+            "coordinator, hashed": lambda: plain.address(
+                content, phase="train", node=1, site="site-0"
+            ),
+            "coordinator, hashed, logged and signed": lambda: hub.address(
+                content, phase="train", node=1, site="site-0"
+            ),
+            "site, hashed": lambda: unsigned.receive(asked, "train", node=1),
+            "site, hashed, checked and logged": lambda: site.receive(asked, "train", node=1),
+            "SHA-256 of the array alone": lambda: sha256(data),
+            "an Ed25519 signature alone": lambda: sign(b"x" * 600, private, purpose="request"),
+            "Flower's serialisation of the message": lambda: to_bytes(message),
+        }
+        return {what: typical(step) for what, step in steps.items()}
+
+
+def typical(step: Callable[[], object]) -> float:
+    """Median seconds of five calls."""
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
 
 
 def resident() -> float:

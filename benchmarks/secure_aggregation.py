@@ -26,14 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmedlora.aggregation.outliers import ScreeningOptions
-from fedmedlora.federation.plan import (
-    Declared,
-    FederationPlan,
-    Order,
-    RoundRecord,
-    SiteLosses,
-    SiteUpdate,
-)
+from fedmedlora.federation.plan import Declared, FederationPlan, Order, SiteLosses, SiteUpdate
+from fedmedlora.federation.records import RoundRecord
 from fedmedlora.federation.run import run_federation
 from fedmedlora.federation.secure.options import SecureOptions
 from fedmedlora.federation.secure.own_secrets import one_machines_keys

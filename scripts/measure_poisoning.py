@@ -32,14 +32,8 @@ from numpy.typing import NDArray
 
 from fedmedlora.config import Study, load_study
 from fedmedlora.errors import FederationError
-from fedmedlora.federation.plan import (
-    Declared,
-    Order,
-    RoundRecord,
-    SiteLosses,
-    SiteUpdate,
-    SiteWorker,
-)
+from fedmedlora.federation.plan import Declared, Order, SiteLosses, SiteUpdate, SiteWorker
+from fedmedlora.federation.records import RoundRecord
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.progress import quiet_libraries
 from fedmedlora.schema import Document, Scheme

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fedmedlora.aggregation.columns import blocks_of, gram_of
-from fedmedlora.aggregation.outliers import ScreeningOptions, find_outliers
+from fedmedlora.aggregation.columns import SKETCH, blocks_of, gram_and_sketches, gram_of
+from fedmedlora.aggregation.outliers import Remembered, ScreeningOptions, find_outliers
 from fedmedlora.errors import ConfigError
 
 SITES = ("a", "b", "c", "d", "e")
@@ -56,6 +56,26 @@ def test_blocks_cover_all_columns_once_and_are_no_larger_than_said():
 def test_products_are_those_of_the_whole_rows():
     rows = np.random.default_rng(0).standard_normal((4, 300)).astype(np.float32)
     assert np.allclose(gram_of(Rows(*rows)), rows.astype(float) @ rows.astype(float).T, atol=1e-9)
+
+
+def test_sketches_have_the_products_of_the_rows_but_for_their_noise():
+    rows = np.random.default_rng(1).standard_normal((3, 50_000)).astype(np.float32)
+    rows[2] = 0.5 * rows[0]
+    gram, sketches = gram_and_sketches(Rows(*rows))
+    assert np.allclose(gram, gram_of(Rows(*rows)))
+    assert sketches.shape == (3, SKETCH)
+    assert np.array_equal(sketches[2], 0.5 * sketches[0])
+    lengths = np.linalg.norm(sketches, axis=1)
+    assert lengths[0] ** 2 == pytest.approx(50_000, rel=0.3)  # 1 +- sqrt(2 / 256)
+    assert abs(sketches[0] @ sketches[1]) / (lengths[0] * lengths[1]) < 0.25  # 4 / sqrt(256)
+
+
+def test_a_sketch_is_the_same_however_the_columns_are_cut():
+    rows = np.random.default_rng(2).standard_normal((40, 120_000)).astype(np.float32)
+    assert len(list(blocks_of(Rows(*rows)))) == 2
+    _, many = gram_and_sketches(Rows(*rows))
+    _, one = gram_and_sketches(Rows(rows[7]))
+    assert np.allclose(many[7], one[0], atol=1e-9)
 
 
 def test_honest_updates_that_share_a_part_are_all_clear():
@@ -133,6 +153,23 @@ def test_two_of_one_update_are_both_named():
     assert suspects(findings) == {"d": "rider", "e": "rider"}
     assert "is that of e" in findings[3].rider_fault
     assert "is that of d" in findings[4].rider_fault
+
+
+def test_an_update_that_another_site_had_before_is_a_riders():
+    columns = Rows(*HONEST)
+
+    def found(cosine):
+        return find_outliers(
+            gram_of(columns), ScreeningOptions(), sites=SITES, last_step=False,
+            earlier={"e": Remembered(cosine, "a (round 3)"), "b": Remembered(0.3, "c (round 1)")},
+        )  # fmt: skip
+
+    assert suspects(found(0.89)) == {}
+    assert suspects(found(0.95)) == {"e": "rider"}
+    assert found(0.95)[4].rider_fault == (
+        "its update is one that a (round 3) had before: cosine 0.9500"
+    )
+    assert (found(0.95)[1].earlier, found(0.95)[0].earlier) == (0.3, None)
 
 
 def test_two_replies_say_nothing_of_one_another_but_nothing_is_nothing():

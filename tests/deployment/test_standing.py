@@ -7,7 +7,7 @@ from deployment_toys import study_of
 
 from fedmedlora.cli import run_command
 from fedmedlora.federation.deployment.journal import Journal, at_work, is_at_work
-from fedmedlora.federation.plan import RoundRecord, SiteRecord
+from fedmedlora.federation.records import RoundRecord, SiteRecord
 from fedmedlora.study.shared import shared_text
 from fedmedlora.study.standing import standing
 

@@ -14,7 +14,7 @@ from fedmedlora.federation.deployment import tending
 from fedmedlora.federation.deployment.journal import Journal, at_work
 from fedmedlora.federation.deployment.layout import CoordinatorFolder
 from fedmedlora.federation.deployment.services import Service, Services
-from fedmedlora.federation.plan import RoundRecord
+from fedmedlora.federation.records import RoundRecord
 from fedmedlora.study import federating
 from fedmedlora.study.federating import start_federation, start_site
 

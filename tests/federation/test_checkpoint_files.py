@@ -29,7 +29,7 @@ def test_a_flipped_bit_in_any_file_of_the_last_round_costs_that_round_alone(tmp_
     assert {path.name for path in names} == {
         "round.json", "contributions.json", "server.safetensors", "SHA256SUMS", "packed.npy",
         "introduce.json", "train.json", "adapter_model.safetensors", "adapter_config.json",
-        "fedmedlora.json",
+        "fedmedlora.json", "sketches.json",
     }  # fmt: skip
     for turn, name in enumerate(names):
         data = bytearray((last / name).read_bytes())

@@ -15,6 +15,7 @@ from fedmedlora.federation import run as run_module
 from fedmedlora.federation import wire
 from fedmedlora.federation.checkpoints import Progress
 from fedmedlora.federation.client import Desk
+from fedmedlora.federation.counted_grid import CountedGrid
 from fedmedlora.federation.flower import (
     Array,
     ArrayRecord,
@@ -25,7 +26,7 @@ from fedmedlora.federation.flower import (
     from_bytes,
     to_bytes,
 )
-from fedmedlora.federation.grid import CountedGrid, InProcessGrid, SequentialSwitch
+from fedmedlora.federation.grid import InProcessGrid, SequentialSwitch
 from fedmedlora.federation.plan import Declared
 from fedmedlora.federation.strategy import RoundStrategy
 

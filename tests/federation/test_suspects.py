@@ -85,6 +85,12 @@ def of_site_a(site, step, order):
     return of_length(3.0, order.round) + of_length(4.0, order.round, 0)
 
 
+def of_site_a_before(site, step, order):
+    """What site a sent in the round before; honest in the first."""
+    before = order.round - 1
+    return of_length(3.0, before) + of_length(4.0, before, 0) if before else step
+
+
 LIES = {"nothing": nothing, "noise": noise, "last step": last_step, "site a's": of_site_a}
 
 
@@ -178,6 +184,33 @@ def test_riders_may_be_refused_too(tmp_path):
     result = run(tmp_path, nothing, rounds=1, screening=ScreeningOptions(riders="refuse"))
     assert result.records[0].sites[LIAR].status == "refused"
     assert "sent back what it got" in result.records[0].sites[LIAR].reason
+
+
+@pytest.mark.parametrize("wire", ["bf16", "fp32", "int8", "int4"])
+def test_who_sends_what_another_site_sent_before_is_named_alone(tmp_path, wire):
+    result = run(tmp_path, of_site_a_before, wire=wire, rounds=3)
+    assert flagged(result) == {(LIAR, 2), (LIAR, 3)}
+    site = result.records[2].sites[LIAR]
+    assert site.flags["rider"].startswith("its update is one that a (round 2) had before: cosine")
+    assert site.update["earlier"] > 0.9
+    assert result.records[2].sites["b"].update["earlier"] < 0.4
+
+
+def test_who_sends_what_another_site_sent_before_is_refused_alone_after_a_resumption_too(tmp_path):
+    refuse = {"screening": ScreeningOptions(riders="refuse"), "wire": "fp32"}
+    people = {name: Site(name, of_site_a_before if name == LIAR else None) for name in SITES}
+    run(tmp_path, workers=people, rounds=1, **refuse)
+    second = run(tmp_path, workers=people, rounds=2, resume=True, **refuse).records[1]
+    assert second.sites[LIAR].status == "refused"
+    assert [second.sites[name].weight for name in SITES[:4]] == [0.25] * 4
+
+
+def test_two_updates_that_are_one_in_the_same_round_are_both_refused_where_riders_are(tmp_path):
+    """Who had it first cannot be known."""
+    refuse = ScreeningOptions(riders="refuse")
+    [record] = run(tmp_path, of_site_a, rounds=1, screening=refuse).records
+    fates = {name: site.status for name, site in record.sites.items()}
+    assert fates == {"a": "refused", "b": "ok", "c": "ok", "d": "ok", LIAR: "refused"}
 
 
 def test_two_sites_are_not_compared(tmp_path):

@@ -345,7 +345,8 @@ def test_real_notes_leave_nothing_but_the_adapter_counts_and_losses(
             assert len(record["packed"].data) < 1.1 * size  # int8
         names = {key for record in reply.metric_records.values() for key in record}
         assert names <= {
-            "examples", "tokens", "seconds", "loss_first", "loss_last", "losses", "steps"
+            "examples", "tokens", "validation", "seconds", "loss_first", "loss_last", "losses",
+            "steps",
         }  # fmt: skip
         assert set(reply["config"]) <= {
             "run", "round", "site", "status", "manifest", "head", "candidates"

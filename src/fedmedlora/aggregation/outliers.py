@@ -3,7 +3,9 @@
 An update is a reply minus what its site was sent. One that is much longer than the round's median
 could ruin the model. One that points away from the others', where these agree, may be turned round,
 or noise, or that of a site unlike the others: honest all the same. A free rider does not train: it
-sends back what it got, the global model's last step, or another site's update.
+sends back what it got, the global model's last step, or another site's update. Of two updates of
+one round that are one, neither can be told to be the copy: both are suspect. One that another site
+had in an earlier round is a copy.
 
 Fewer than three replies say nothing of one another.
 """
@@ -11,7 +13,7 @@ Fewer than three replies say nothing of one another.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
@@ -90,6 +92,7 @@ class Finding:
         others: mean cosine between the others.
         last_step: cosine to the global model's last step.
         nearest: highest cosine to another update.
+        earlier: highest cosine to an update that another site had in an earlier round.
         norm_fault: why it is too long; "" if it is not.
         direction_fault: why it points away, likewise.
         rider_fault: why nobody trained it, likewise.
@@ -102,6 +105,7 @@ class Finding:
     others: float | None = None
     last_step: float | None = None
     nearest: float | None = None
+    earlier: float | None = None
     norm_fault: str = ""
     direction_fault: str = ""
     rider_fault: str = ""
@@ -113,8 +117,26 @@ class Finding:
         return {name: value for name, value in told.items() if isinstance(value, float)}
 
 
+@dataclass(frozen=True)
+class Remembered:
+    """The earlier update of another site that an update is most like.
+
+    Attributes:
+        cosine: between the two.
+        whose: site and round, in words.
+    """
+
+    cosine: float
+    whose: str
+
+
 def find_outliers(
-    gram: Array, options: ScreeningOptions, *, sites: Sequence[str], last_step: bool
+    gram: Array,
+    options: ScreeningOptions,
+    *,
+    sites: Sequence[str],
+    last_step: bool,
+    earlier: Mapping[str, Remembered] | None = None,
 ) -> list[Finding]:
     """Judge the updates of a round.
 
@@ -124,15 +146,25 @@ def find_outliers(
         options: limits.
         sites: K names, for the reasons.
         last_step: whether there is one.
+        earlier: what is remembered of earlier rounds, by site.
 
     Returns:
         K findings.
     """
+    known = dict(earlier or {})
+
+    def judged(k: int, found: Finding, *, twin: str = "") -> Finding:
+        copied = known.get(sites[k]) if found.norm > 0 else None
+        if copied is None:
+            return _judged(found, options, twin=twin, copied="")
+        found = replace(found, earlier=copied.cosine)
+        return _judged(found, options, twin=twin, copied=copied.whose)
+
     count = len(sites)
     norms = np.sqrt(np.diag(gram))
     updates = norms[:count]
     if count < LEAST_REPLIES:
-        return [_judged(Finding(float(norm)), options, twin="") for norm in updates]
+        return [judged(k, Finding(float(norm))) for k, norm in enumerate(updates)]
     median = float(np.median(updates))
     times = updates / median if median > 0 else np.full(count, np.nan)
     # Nothing has no direction, and what is far too long should not speak for the others.
@@ -151,7 +183,7 @@ def find_outliers(
             twin = sites[max(others, key=lambda j: float(cosines[k, j]))]
         if updates[k] > 0 and last_step and norms[-1] > 0:
             found = replace(found, last_step=float(cosines[k, -1]))
-        findings.append(_judged(found, options, twin=twin))
+        findings.append(judged(k, found, twin=twin))
     return findings
 
 
@@ -170,7 +202,7 @@ def _directed(found: Finding, cosines: Array, k: int, others: Sequence[int]) -> 
     )
 
 
-def _judged(found: Finding, options: ScreeningOptions, *, twin: str) -> Finding:
+def _judged(found: Finding, options: ScreeningOptions, *, twin: str, copied: str) -> Finding:
     """With what is wrong with it."""
     norm = direction = rider = ""
     times, last, nearest = found.times_median, found.last_step, found.nearest
@@ -191,6 +223,8 @@ def _judged(found: Finding, options: ScreeningOptions, *, twin: str) -> Finding:
         rider = f"it sent back what it got: its update's norm is {found.norm:.2g}{share}"
     elif last is not None and last >= options.same:
         rider = f"its update is the global model's last step: cosine {last:.4f}"
+    elif found.earlier is not None and found.earlier >= options.same:
+        rider = f"its update is one that {copied} had before: cosine {found.earlier:.4f}"
     elif nearest is not None and nearest >= options.same:
         rider = f"its update is that of {twin}: cosine {nearest:.4f}"
     return replace(found, norm_fault=norm, direction_fault=direction, rider_fault=rider)

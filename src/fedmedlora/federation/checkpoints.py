@@ -7,6 +7,7 @@ FOLDER/round-0001/round.json        the round's record
 FOLDER/round-0001/adapter/          the global adapter after it (opens with PEFT)
 FOLDER/round-0001/server.safetensors  what else the server keeps: a residual, its optimiser's memory
 FOLDER/round-0001/contributions.json, replies/  whose work it is; see ``contributions``
+FOLDER/round-0001/sketches.json     what was sent, in few numbers; see ``suspects``
 FOLDER/round-0001/SHA256SUMS        hashes of all of these
 FOLDER/round-0002.failed.json       the record of a round that ended the run
 """
@@ -32,7 +33,8 @@ from fedmedlora.federation.contributions import (
     Contributions,
     write_kept,
 )
-from fedmedlora.federation.plan import FederationPlan, RoundRecord
+from fedmedlora.federation.plan import FederationPlan
+from fedmedlora.federation.records import RoundRecord
 from fedmedlora.federation.sums import SUMS_FILE, check_sums, sums_sha256, write_sums
 from fedmedlora.model.adapter import Adapter, check_same_lineage, sha256_of
 from fedmedlora.model.adapter_files import read_adapter, save_adapter
@@ -148,6 +150,7 @@ def write_round(
     base_model: str,
     contributions: Contributions,
     kept: Mapping[str, bytes | Path],
+    more: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write a complete round, all of it or nothing.
 
@@ -159,6 +162,7 @@ def write_round(
         base_model: for the saved adapter.
         contributions: whose work it is.
         kept: of the replies; see ``contributions.kept_files``.
+        more: further files, by name.
 
     Raises:
         RunError: it cannot be written; the rounds before it stay as they are.
@@ -173,6 +177,8 @@ def write_round(
         before = sums_sha256(folder / round_name(record.round - 1))
         write_bytes(fresh / CONTRIBUTIONS_FILE, replace(contributions, before=before).to_json())
         write_kept(fresh / REPLIES_FOLDER, kept)
+        for name, content in (more or {}).items():
+            write_bytes(fresh / name, content)
         write_sums(fresh)
 
 

@@ -18,6 +18,7 @@ from fedmedlora.durable import open_private
 from fedmedlora.errors import ConfigError, FederationError, RequestError
 from fedmedlora.federation import wire
 from fedmedlora.federation.adapter_parts import adapter_part
+from fedmedlora.federation.arrays import candidates_sha256
 from fedmedlora.federation.audit import AuditLog
 from fedmedlora.federation.ends import SiteEnd
 from fedmedlora.federation.flower import ClientApp, Context, Message, MessageType, RecordDict
@@ -223,7 +224,7 @@ def _score(content: RecordDict, desk: Desk, site: str) -> RecordDict:
     for candidate in candidates:
         check_adapter(candidate.tensors, candidate.manifest)
     losses = desk.worker(site).losses(candidates)
-    return wire.losses_reply(call, site, losses, candidates=wire.candidates_sha256(content))
+    return wire.losses_reply(call, site, losses, candidates=candidates_sha256(content))
 
 
 def _guarded(

@@ -20,8 +20,10 @@ from typing import Any
 
 from fedmedlora.durable import write_bytes
 from fedmedlora.errors import RunError
-from fedmedlora.federation.plan import FederationPlan, SiteRecord
-from fedmedlora.federation.screening import Candidate, Score, Turned
+from fedmedlora.federation.plan import FederationPlan
+from fedmedlora.federation.records import SiteRecord
+from fedmedlora.federation.replies import Candidate, Score
+from fedmedlora.federation.screening import Turned
 from fedmedlora.federation.signing import is_signed
 from fedmedlora.federation.statements import Phase, Proof
 

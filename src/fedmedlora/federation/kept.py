@@ -16,10 +16,10 @@ from fedmedlora.aggregation.methods import ServerState
 from fedmedlora.errors import RunError
 from fedmedlora.federation import checkpoints
 from fedmedlora.federation.adapter_parts import completed
+from fedmedlora.federation.arrays import array_in
 from fedmedlora.federation.contributions import PACKED_FILE, REPLIES_FOLDER, Contributions
 from fedmedlora.federation.plan import FederationPlan
 from fedmedlora.federation.server_model import ServerModel
-from fedmedlora.federation.wire import array_in
 from fedmedlora.model.adapter import Adapter, Manifest, check_adapter
 from fedmedlora.model.packing import array_of, unpack_update
 

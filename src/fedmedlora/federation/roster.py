@@ -12,9 +12,9 @@ from fedmedlora.durable import replace_bytes
 from fedmedlora.errors import FederationError, RunError
 from fedmedlora.federation import wire
 from fedmedlora.federation.client import INTRODUCE
+from fedmedlora.federation.counted_grid import CountedGrid
 from fedmedlora.federation.ends import CoordinatorEnd
 from fedmedlora.federation.flower import Message
-from fedmedlora.federation.grid import CountedGrid
 from fedmedlora.federation.plan import Declared, FederationPlan, OnEvent
 from fedmedlora.federation.screening import Turned, ended, failure_of
 from fedmedlora.federation.statements import Proof, request_sha256

@@ -21,8 +21,10 @@ from fedmedlora.federation.contributions import (
     Contributions,
     Signed,
 )
-from fedmedlora.federation.plan import FederationPlan, RoundRecord
-from fedmedlora.federation.screening import failure_in, reported
+from fedmedlora.federation.plan import FederationPlan
+from fedmedlora.federation.records import RoundRecord
+from fedmedlora.federation.replies import reported
+from fedmedlora.federation.screening import failure_in
 from fedmedlora.federation.signing import sha256
 from fedmedlora.federation.statements import Phase
 from fedmedlora.model.adapter import Manifest

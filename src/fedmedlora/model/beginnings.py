@@ -35,6 +35,15 @@ class Group:
     shared: int
 
 
+def shared_beginning(rows: Sequence[Sequence[int]]) -> int:
+    """How many tokens all rows begin with; 0 if too few to be worth it, or for a single row."""
+    if len(rows) < 2:
+        return 0
+    # What the first and the last in order share, all between them do.
+    same = _alike(min(rows, key=list), max(rows, key=list))
+    return same if same >= LEAST else 0
+
+
 def group_by_beginning(prompts: Sequence[Sequence[int]], *, worth: int) -> list[Group]:
     """Groups that save tokens, each row in one of them.
 

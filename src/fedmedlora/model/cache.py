@@ -14,10 +14,10 @@ import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
 from fedmedlora.errors import BackboneError
+from fedmedlora.model.beginnings import shared_beginning
 from fedmedlora.model.projection import Projection
 
 _ROOM = 96  # slots by which the cache grows at least
-_SHARED = 12  # a common beginning of this many tokens is worth computing once
 _checked: WeakSet[torch.nn.Module] = WeakSet()
 
 
@@ -83,15 +83,14 @@ class RewindableCache:
         self._cache = Cache(layer_class_to_replicate=lambda: _Slots(self._place))
         self.lengths = [0]
         heads = [list(prompt[:-1]) for prompt in prompts]
-        shared = _common_beginning(heads) if len(heads) > 1 else []
-        if len(shared) >= _SHARED:
-            self._forward([shared])
-            self.lengths = [len(shared)]
+        shared = shared_beginning(heads)
+        if shared:
+            self._forward([heads[0][:shared]])
+            self.lengths = [shared]
             self._repeat(len(heads))
         else:
-            shared = []
             self.lengths = [0] * len(heads)
-        rest = [head[len(shared) :] for head in heads]
+        rest = [head[shared:] for head in heads]
         if any(rest):
             self._forward(rest)
             self.keep([len(head) for head in rest])
@@ -214,11 +213,3 @@ def check_rewinding(projection: Projection) -> None:
     if not float((found - wanted).norm()) <= 0.05 * float(wanted.norm()):
         raise BackboneError(f"{unfit}: its logits differ; set decoding.mode to free")
     _checked.add(base)
-
-
-def _common_beginning(rows: Sequence[list[int]]) -> list[int]:
-    low, high = min(rows), max(rows)
-    same = 0
-    while same < min(len(low), len(high)) and low[same] == high[same]:
-        same += 1
-    return low[:same]

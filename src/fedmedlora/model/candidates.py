@@ -23,6 +23,7 @@ from fedmedlora.model.losses import (
     Objective,
     batch_loss,
     evaluating,
+    mean_of,
     on_device_of,
     pad_rows,
     row_losses,
@@ -140,12 +141,10 @@ def _batches(model: PeftModel, parts: Sequence[_Part]) -> Iterator[tuple[Cache |
 
 
 def _mean_loss(model: PeftModel, parts: Sequence[_Part], objective: Objective) -> tuple[float, int]:
-    total, count = 0.0, 0
-    for past, batch in _batches(model, parts):
-        loss, tokens = batch_loss(model, batch.inputs, objective, past=past)
-        total += float(loss)
-        count += tokens
-    return total / count, count
+    return mean_of(
+        batch_loss(model, batch.inputs, objective, past=past)
+        for past, batch in _batches(model, parts)
+    )
 
 
 def _rows_at_once(model: PeftModel, rows: Sequence[Row], objective: Objective) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
@@ -187,12 +187,28 @@ def mean_loss(
     Raises:
         DataError: there are no rows.
     """
-    total, count = 0.0, 0
     with evaluating(model), torch.no_grad():
-        for part in padded_batches(rows, batch=batch):
-            loss, tokens = batch_loss(model, on_device_of(model, part), objective)
-            total += float(loss)
-            count += tokens
+        return mean_of(
+            batch_loss(model, on_device_of(model, part), objective)
+            for part in padded_batches(rows, batch=batch)
+        )
+
+
+def mean_of(batches: Iterable[tuple[torch.Tensor, int]]) -> tuple[float, int]:
+    """Mean loss a token over batches, and the number of tokens.
+
+    Args:
+        batches: summed loss and number of tokens of each, such as ``batch_loss`` gives.
+
+    Raises:
+        DataError: there is no token.
+    """
+    total, count = 0.0, 0
+    for loss, tokens in batches:
+        total += float(loss)
+        count += tokens
+    if not count:
+        raise DataError("no example is left to compute a loss on")
     return total / count, count
 
 

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from fedmedlora.errors import AdapterError, ConfigError, DataError
 from fedmedlora.model.bio import IGNORED, OUTSIDE
+from fedmedlora.model.losses import mean_of
 from fedmedlora.model.optimiser_state import (
     OptimiserState,
     knows_all,
@@ -182,18 +183,15 @@ def mean_tagging_loss(
     Raises:
         DataError: no row has a token that stands for text.
     """
-    total, count = 0.0, 0
     order = sorted(rows, key=lambda row: len(row.ids))
     tagger.model.eval()
     with torch.inference_mode():
-        for start in range(0, len(order), batch):
-            inputs = pad_rows(order[start : start + batch], tagger)
-            loss, tokens = tagging_loss(logits_of(tagger.model, inputs), inputs.labels)
-            total += float(loss)
-            count += tokens
-    if not count:
-        raise DataError("no example is left to take the loss of")
-    return total / count, count
+        parts = (
+            pad_rows(order[start : start + batch], tagger) for start in range(0, len(order), batch)
+        )
+        return mean_of(
+            tagging_loss(logits_of(tagger.model, inputs), inputs.labels) for inputs in parts
+        )
 
 
 def _optimiser(tagger: Tagger, settings: TaggerSettings) -> torch.optim.AdamW:

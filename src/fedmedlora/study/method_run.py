@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedmedlora.federation.plan import RoundRecord
+from fedmedlora.federation.records import RoundRecord
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.progress import OnEvent
 from fedmedlora.study.api_method import answer_by_endpoint

@@ -25,7 +25,8 @@ from fedmedlora.federation.first_rounds import FirstRounds
 from fedmedlora.federation.own_factors import OwnFactors
 from fedmedlora.federation.own_optimiser import OwnOptimiser
 from fedmedlora.federation.own_rounds import own_folder
-from fedmedlora.federation.plan import FederationPlan, RoundRecord, SiteWorker, Workers
+from fedmedlora.federation.plan import FederationPlan, SiteWorker, Workers
+from fedmedlora.federation.records import RoundRecord
 from fedmedlora.federation.run import run_federation
 from fedmedlora.federation.secure.own_secrets import one_machines_keys
 from fedmedlora.federation.site import AdapterSite

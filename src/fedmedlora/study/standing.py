@@ -19,7 +19,7 @@ from fedmedlora.federation.checkpoints import RECORD_FILE, round_name
 from fedmedlora.federation.deployment.journal import is_at_work, read_journal
 from fedmedlora.federation.deployment.layout import CoordinatorFolder
 from fedmedlora.federation.deployment.membership import Membership
-from fedmedlora.federation.plan import RoundRecord, SiteRecord
+from fedmedlora.federation.records import RoundRecord, SiteRecord
 from fedmedlora.study.admitting import admitted_sites
 from fedmedlora.study.shared import read_shared
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from fedmedlora.durable import open_private, replace_private
 from fedmedlora.errors import RunError
-from fedmedlora.federation.plan import RoundRecord
+from fedmedlora.federation.records import RoundRecord
 
 FILE = "journal.json"
 _LOCK = ".app.lock"

@@ -19,6 +19,7 @@ import numpy as np
 from fedmedlora.aggregation.ring import Row
 from fedmedlora.errors import FederationError
 from fedmedlora.federation import wire
+from fedmedlora.federation.arrays import array_in
 from fedmedlora.federation.flower import Array, ArrayRecord, ConfigRecord, RecordDict
 from fedmedlora.federation.secure.coordinator import PARCEL_BYTES
 from fedmedlora.federation.secure.keys import SHARE_BYTES
@@ -136,7 +137,7 @@ def check_row(content: RecordDict, size: int) -> bytes:
     if content.metric_records:
         raise FederationError("it holds numbers beside its masked row")
     data: bytes = arrays[wire.ARRAYS][wire.PACKED].data
-    wire.array_in(data, _WORDS, size)
+    array_in(data, _WORDS, size)
     return data
 
 
@@ -221,7 +222,7 @@ def _read(content: RecordDict, name: str, *, size: int) -> dict[str, bytes]:
     arrays = content.array_records.get(_SECURE, {})
     if name not in arrays:
         raise FederationError(f"it lacks its {name}")
-    whole = wire.array_in(arrays[name].data, _BYTES, size * len(sites)).tobytes()
+    whole = array_in(arrays[name].data, _BYTES, size * len(sites)).tobytes()
     return {site: whole[place * size : (place + 1) * size] for place, site in enumerate(sites)}
 
 
