@@ -7,7 +7,8 @@ from federation_toy import SITES, plan, sites
 
 from fedmedlora.federation import roster
 from fedmedlora.federation.client import Desk
-from fedmedlora.federation.grid import CountedGrid, InProcessGrid, SequentialSwitch
+from fedmedlora.federation.counted_grid import CountedGrid
+from fedmedlora.federation.grid import InProcessGrid, SequentialSwitch
 from fedmedlora.federation.roster import Roster
 
 
