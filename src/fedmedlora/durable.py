@@ -7,6 +7,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import IO
 
@@ -48,6 +49,12 @@ def new_folder(folder: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Clear away what killed processes left of a ``new_folder`` that is not there yet."""
+    for left in folder.parent.glob(f".{escape(folder.name)}.{'[0-9a-f]' * 8}.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def clear_leftovers(root: Path) -> None:

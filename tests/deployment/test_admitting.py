@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from fedmedlora.federation.deployment.journal import at_work
 from fedmedlora.federation.deployment.kit import unpack_kit
 from fedmedlora.federation.deployment.layout import CoordinatorFolder, membership_file
 from fedmedlora.federation.deployment.membership import read_membership
+from fedmedlora.study import admitting
 from fedmedlora.study.admitting import admit_sites, admitted_sites, all_admitted
 from fedmedlora.study.standing import standing
 
@@ -113,6 +115,53 @@ def test_a_second_key_of_a_site_is_refused_unless_it_is_to_replace_the_first(
     assert admitted_sites(folder, SITES)["icu"] == read_membership(sent["icu"])
     admit_sites(folder.root, [second], replace=True)
     assert admitted_sites(folder, SITES)["icu"] == read_membership(second)
+
+
+def test_of_two_commands_that_admit_a_site_at_once_the_second_is_refused(
+    federation, founded, tmp_path, monkeypatch
+):
+    folder, sent = federation
+    second = again(founded, tmp_path / "again")
+
+    @contextmanager
+    def after_another(place):
+        """Taken when another command had it, and has admitted a key."""
+        monkeypatch.undo()
+        admit_sites(folder.root, [sent["icu"]])
+        with at_work(place):
+            yield
+
+    monkeypatch.setattr(admitting, "at_work", after_another)
+    with pytest.raises(DataError, match="another key was admitted for site 'icu'"):
+        admit_sites(folder.root, [second])
+    assert admitted_sites(folder, SITES)["icu"] == read_membership(sent["icu"])
+
+
+def test_a_command_killed_while_it_replaces_a_key_leaves_the_one_before(
+    federation, founded, tmp_path, monkeypatch
+):
+    folder, sent = federation
+    admit_sites(folder.root, [sent["icu"]])
+    second = again(founded, tmp_path / "again")
+
+    def killed(path, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        admit_sites(folder.root, [second], replace=True)
+    monkeypatch.undo()
+    assert admitted_sites(folder, SITES)["icu"] == read_membership(sent["icu"])
+    admit_sites(folder.root, [second], replace=True)
+    assert admitted_sites(folder, SITES)["icu"] == read_membership(second)
+
+
+def test_a_study_that_was_changed_at_the_coordinator_is_what_is_named(federation):
+    folder, sent = federation
+    admit_sites(folder.root, [sent["icu"]])
+    folder.study.write_text(folder.study.read_text().replace("steps: 2", "steps: 3"))
+    with pytest.raises(DataError, match=r"study\.yaml: was changed after the federation"):
+        admit_sites(folder.root, [sent["outpatient"]])
 
 
 def test_a_key_is_not_replaced_while_the_federation_runs_or_after_its_run_began(

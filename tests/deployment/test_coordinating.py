@@ -20,12 +20,19 @@ def worker(files, name):
     return site_worker(files[name], name)
 
 
-def desk_of(hospitals):
-    """One desk that answers for all hospitals, each with its own settings and key."""
+def desk_of(hospitals, audit):
+    """One desk that answers for all hospitals, each with its own settings, key and log."""
     files = {one.name: one.settings for one in hospitals}
     desks = [site_desk(file) for file in files.values()]
     keys = {name: key for one in desks for name, key in one.keys.items()}
-    return Desk(tuple(files), partial(worker, files), keys=keys, run=desks[0].run)
+    return Desk(
+        tuple(files),
+        partial(worker, files),
+        keys=keys,
+        audit=audit,
+        run=desks[0].run,
+        coordinator=desks[0].coordinator,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +44,7 @@ def run(tmp_path_factory):
             federation_rounds=1, federation_keep_replies=True, decoding_open_bias="validation"
         ),
     )
-    switch = SequentialSwitch(desk_of(hospitals))
+    switch = SequentialSwitch(desk_of(hospitals, made.folder.parent / "logs"))
     run_coordinator(InProcessGrid(switch, nodes=len(hospitals)), made.folder)
     assert read_journal(made.folder / "run")["state"] == "done"
     return made.folder / "run"
@@ -64,3 +71,12 @@ def test_whose_work_it_is_lies_beside_it_and_can_be_verified(run, capsys):
     [made] = json.loads((run / "adapters" / "fed-medlora" / "contributions.json").read_text())
     assert [one["signed"]["site"] for one in made["contributions"]] == list(study_of().sites)
     assert run_command(["verify", str(run)]) == 0
+
+
+def test_each_sites_log_shows_what_the_coordinator_signed_and_agrees_with_its_own(run):
+    public = run.parents[1] / "sites" / "icu" / "coordinator.pub"
+    log = run / "federation" / "fed-medlora" / "audit.jsonl"
+    for site in study_of().sites:
+        own = run.parents[1] / "logs" / f"{site}.audit.jsonl"
+        checks = ["--check", "--coordinator", str(public), "--against", str(log)]
+        assert run_command(["site", "audit", str(own), *checks]) == 0

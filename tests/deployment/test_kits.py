@@ -1,6 +1,7 @@
 """Kits: what a site gets is whole, private and the coordinator's own; nothing is overwritten."""
 
 import json
+import shutil
 import ssl
 import stat
 import tarfile
@@ -92,6 +93,24 @@ def test_an_unpacked_kit_is_its_owners_alone_and_is_never_overwritten(kit, tmp_p
     assert stat.S_IMODE((tmp_path / "site").stat().st_mode) == 0o700
     with pytest.raises(RunError, match="exists already"):
         unpack_kit(archive, tmp_path / "site", public=public)
+
+
+def test_what_a_killed_unpacking_left_is_cleared_away_and_nothing_else(kit, tmp_path, monkeypatch):
+    archive, public = kit
+
+    def killed(*arguments, **more):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", killed)  # it does not come to clear up after itself
+        patched.setattr("fedmedlora.federation.deployment.kit.make_membership", killed)
+        with pytest.raises(KeyboardInterrupt):
+            unpack_kit(archive, tmp_path / "site", public=public)
+    [left] = tmp_path.glob(".site.*.tmp")
+    (tmp_path / ".site.other.0123abcd.tmp").mkdir()  # of another folder
+    unpack_kit(archive, tmp_path / "site", public=public)
+    assert not left.exists()
+    assert (tmp_path / ".site.other.0123abcd.tmp").exists()
 
 
 def test_a_kit_holds_no_private_key_and_nobodys_notes(federation):

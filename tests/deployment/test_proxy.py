@@ -5,8 +5,9 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
@@ -26,13 +27,33 @@ FLEET = (
 )  # fmt: skip
 
 
+PIECE = 100_000
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """Where it is, whom it is known by, and what came through.
+
+    Attributes:
+        address: host:port.
+        authority: file of the certificate that its own is signed by.
+        reached: paths that reached what stands behind it.
+        sent: bytes of each answer that were taken from what stands behind it.
+    """
+
+    address: str
+    authority: Path
+    reached: list
+    sent: list
+
+
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory):
-    """(address of the proxy, trusted authority, paths that reached what stands behind it)."""
+    """nginx before something that takes whatever reaches it."""
     made, _ = found(tmp_path_factory.mktemp("federation"), study_of(), proxy="nginx")
     folder = CoordinatorFolder(made.folder)
     settings = load_coordinator(folder.settings)
-    reached = []
+    reached, sent = [], []
 
     class Behind(BaseHTTPRequestHandler):
         def do_POST(self):
@@ -42,7 +63,10 @@ def proxy(tmp_path_factory):
             self.send_response_only(200)
             self.send_header("Content-Length", str(wanted))
             self.end_headers()
-            self.wfile.write(bytes(wanted))
+            sent.append(0)
+            for _ in range(wanted // PIECE):
+                self.wfile.write(bytes(PIECE))
+                sent[-1] += PIECE
 
         do_GET = do_PUT = do_DELETE = do_POST
 
@@ -66,7 +90,7 @@ def proxy(tmp_path_factory):
 
     try:
         wait_until(listens, seconds=20, what="proxy")
-        yield f"localhost:{settings.port}", folder.authority, reached
+        yield Proxy(f"localhost:{settings.port}", folder.authority, reached, sent)
     finally:
         process.terminate()
         process.wait(timeout=20)
@@ -75,7 +99,7 @@ def proxy(tmp_path_factory):
 
 def asked(proxy, path, *, method="POST", content=b"x"):
     """The status of a request, sent as it is written, and what of it came through."""
-    address, authority, reached = proxy
+    address, authority, reached = proxy.address, proxy.authority, proxy.reached
     reached.clear()
     host, port = address.split(":")
     context = ssl.create_default_context(cafile=str(authority))
@@ -98,19 +122,24 @@ def test_a_large_piece_of_an_adapter_passes(proxy):
     assert asked(proxy, "/v1/fleet/push-object", content=bytes(30_000_000))[0] == 200
 
 
-def test_a_large_piece_of_an_adapter_comes_back_to_a_slow_site(proxy):
-    address, authority, _ = proxy
-    context = ssl.create_default_context(cafile=str(authority))
-    got = 0
+def test_what_a_slow_site_has_not_read_yet_waits_at_the_superlink_not_on_disk(proxy):
+    context = ssl.create_default_context(cafile=str(proxy.authority))
+    seen = []
+
+    def stands_still():
+        """It does when the site reads nothing, unless the proxy takes all."""
+        seen.append(proxy.sent[-1])
+        return seen[-5:] == [seen[-1]] * 5 and seen[-1] > 0
+
     with (
-        httpx.Client(verify=context) as client,
+        httpx.Client(verify=context, timeout=60) as client,
         client.stream(
-            "POST", f"https://{address}/v1/fleet/pull-object", content=b"want 30000000"
+            "POST", f"https://{proxy.address}/v1/fleet/pull-object", content=b"want 30000000"
         ) as answer,
     ):
-        for piece in answer.iter_raw(chunk_size=1_000_000):
-            time.sleep(0.01)  # slower than what sends
-            got += len(piece)
+        wait_until(stands_still, seconds=60, what="standstill")
+        assert proxy.sent[-1] < 30_000_000
+        got = sum(len(piece) for piece in answer.iter_raw())
     assert got == 30_000_000
 
 
@@ -167,14 +196,12 @@ def test_nothing_but_post_passes(proxy, method):
 
 
 def test_a_client_that_does_not_speak_tls_gets_nothing(proxy):
-    address, _, reached = proxy
-    reached.clear()
-    assert httpx.post(f"http://{address}/v1/fleet/pull-messages").status_code == 400
-    assert reached == []
+    proxy.reached.clear()
+    assert httpx.post(f"http://{proxy.address}/v1/fleet/pull-messages").status_code == 400
+    assert proxy.reached == []
 
 
 def test_the_proxy_does_not_say_which_version_it_is(proxy):
-    address, authority, _ = proxy
-    context = ssl.create_default_context(cafile=str(authority))
-    answer = httpx.post(f"https://{address}/", verify=context)
+    context = ssl.create_default_context(cafile=str(proxy.authority))
+    answer = httpx.post(f"https://{proxy.address}/", verify=context)
     assert answer.headers["server"] == "nginx"

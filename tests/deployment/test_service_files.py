@@ -1,6 +1,9 @@
 """Files for other programs follow what federation.yaml says now."""
 
+import re
 import shutil
+import signal
+import tarfile
 
 import pytest
 import yaml
@@ -9,6 +12,7 @@ from deployment_toys import found, study_of
 from fedmedlora.cli import run_command
 from fedmedlora.config_deployment import load_coordinator
 from fedmedlora.errors import ConfigError
+from fedmedlora.failures import INTERRUPTED
 from fedmedlora.federation.deployment.layout import CoordinatorFolder
 from fedmedlora.study.service_files import renew_services
 
@@ -61,6 +65,30 @@ def test_the_files_of_a_folder_that_was_moved_name_its_new_place(folder, founded
     for path in (folder.proxy, folder.compose):
         assert str(founded) not in path.read_text()
         assert str(folder.root) in path.read_text()
+
+
+def unit_settings(text):
+    """Settings of a systemd unit."""
+    lines = [line for line in text.splitlines() if "=" in line and not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
+def test_what_was_told_to_end_is_not_started_again_by_systemd(folder, founded):
+    site = (founded.parent / "sites" / "icu" / "systemd" / "fedmedlora-site.service").read_text()
+    for text in (folder.unit.read_text(), site):
+        codes = unit_settings(text)["SuccessExitStatus"].split()
+        # As `federation stop` (SIGTERM) and Ctrl-C end the command.
+        assert set(codes) == {str(128 + signal.SIGTERM), str(INTERRUPTED)}
+
+
+def test_the_ledger_of_the_kits_example_can_be_written_under_the_kits_unit(founded):
+    with tarfile.open(founded / "kits" / "icu.tar.gz") as kit:
+        settings, unit = (
+            kit.extractfile(f"fedmedlora-icu/{name}").read().decode()
+            for name in ("site.yaml", "systemd/fedmedlora-site.service")
+        )
+    [ledger] = re.findall(r"^# ledger: (\S+)", settings, flags=re.MULTILINE)
+    assert ledger.startswith(f"/var/lib/{unit_settings(unit)['StateDirectory']}/")
 
 
 def test_a_host_that_the_certificate_does_not_name_is_refused(folder, capsys):

@@ -5,6 +5,7 @@ import socket
 import stat
 import threading
 from multiprocessing.connection import Listener
+from types import SimpleNamespace
 
 import pytest
 from deployment_toys import request_of, wait_until
@@ -83,10 +84,9 @@ def test_one_that_dies_again_is_told_as_such(settings):
 
 
 def test_who_waits_behind_another_message_is_not_lost_with_it(settings, monkeypatch):
-    monkeypatch.setattr(site_process, "_START_S", 1.0)
     place = settings.parent / "work" / "worker"
     (place / "secret").write_bytes(SECRET)
-    ready, end = threading.Event(), threading.Event()
+    ready, clock, slept = threading.Event(), SimpleNamespace(now=0.0), []
 
     def busy():
         """Never comes to the message, and is killed when the time for a start is long over."""
@@ -94,15 +94,22 @@ def test_who_waits_behind_another_message_is_not_lost_with_it(settings, monkeypa
             line.bind(address)
             line.listen()
             ready.set()
-            end.wait(10)
-        (place / "socket").unlink()
-        process(settings, deaths=0)
+            with line.accept()[0]:
+                clock.now += 2 * site_process._START_S
+                (place / "socket").unlink()
 
+    def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == 2:  # it was looked for in vain once: now another is there
+            process(settings, deaths=0)
+
+    stand_in = SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep)
+    monkeypatch.setattr(site_process, "time", stand_in)
     threading.Thread(target=busy, daemon=True).start()
     assert ready.wait(10)
-    threading.Timer(1.5, end.set).start()
     reply = site_process.answer_of(settings, request_of(RecordDict()))
     assert reply.content[wire.CONFIG]["site"] == "icu"
+    assert len(slept) == 2
 
 
 def test_a_process_that_is_not_there_is_waited_for_and_then_given_up(settings, monkeypatch):

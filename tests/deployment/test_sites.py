@@ -93,11 +93,37 @@ def test_a_site_that_is_ready_passes_every_check(federation, superlink, capsys):
     assert run_command(["site", "check", str(icu.settings)]) == 0
 
 
-def test_without_a_coordinator_the_check_says_what_to_allow(federation, capsys):
+def test_a_coordinator_that_has_not_started_yet_is_no_fault_of_the_site(federation, capsys):
     _, [icu, *_] = federation
-    assert run_command(["site", "check", str(icu.settings)]) == 1
+    assert run_command(["site", "check", str(icu.settings)]) == 0
+    assert "right before the coordinator has started" in capsys.readouterr().out
+    assert states(icu.settings)["connection"] == "unsure"
+
+
+def test_a_coordinator_that_cannot_be_reached_says_what_to_allow(federation, tmp_path, capsys):
+    _, [icu, *_] = federation
+    file = changed(icu.settings, tmp_path, coordinator="nowhere.invalid:9443")
+    assert run_command(["site", "check", str(file)]) == 1
     out = capsys.readouterr().out
-    assert "allow this machine to open connections to localhost:" in out
+    assert "allow this machine to open connections to nowhere.invalid:9443" in out
+
+
+@pytest.mark.parametrize("damage", ["missing", "another key", "no key", "an edited study"])
+def test_a_changed_study_or_coordinator_is_told_before_anything_starts(
+    federation, tmp_path, capsys, damage
+):
+    _, [icu, *_] = federation
+    file = changed(icu.settings, tmp_path)
+    key, study = tmp_path / "coordinator.pub", tmp_path / "study.yaml"
+    if damage == "missing":
+        key.unlink()
+    elif damage == "an edited study":
+        study.write_text(study.read_text().replace("steps: 2", "steps: 3"))
+    else:
+        key.write_text("0" * 64 if damage == "another key" else "key")
+    assert states(file)["terms"] == "wrong"
+    assert run_command(["site", "start", str(file)]) == 2
+    assert str(study if damage == "an edited study" else key) in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+import yaml
 from deployment_toys import found, study_of, wait_until
 
 from fedmedlora.cli import run_command
@@ -129,6 +130,53 @@ def test_a_site_without_its_key_does_not_start(federation, capsys):
     (icu.settings.parent / "keys" / "node.key").unlink()
     assert run_command(["site", "start", str(icu.settings)]) == 2
     assert "`site unpack` of the kit makes it" in capsys.readouterr().err
+
+
+def test_a_second_start_changes_no_file_of_the_first(tmp_path, capsys):
+    made, _ = found(tmp_path, study_of(), proxy="nginx")
+    settings = yaml.safe_load((made.folder / "federation.yaml").read_text())
+    settings["port"] = settings["port"] % 60000 + 1
+    (made.folder / "federation.yaml").write_text(yaml.safe_dump(settings))
+    files = [made.folder / name for name in ("nginx.conf", "compose.yaml")]
+    before = [file.read_bytes() for file in files]
+    with at_work(made.folder / "state"):
+        assert run_command(["federation", "start", str(made.folder)]) == 1
+    assert "another process works there" in capsys.readouterr().err
+    assert [file.read_bytes() for file in files] == before
+    assert not (made.folder / "app").exists()
+
+
+def test_a_site_that_is_not_let_in_says_where_to_look(tmp_path, monkeypatch):
+    _, [icu, *_] = found(tmp_path, study_of())
+
+    class Ends:
+        """Stands for processes of which the SuperNode ends at once."""
+
+        def __init__(self, services, *, logs, together=False):
+            self.names, self.log = [one.name for one in services], Services([], logs=logs).log
+
+        def start(self):
+            pass
+
+        stop = start
+
+        def tend(self):
+            return [name for name in self.names if name == "supernode"]
+
+    notes = []
+
+    def note(line):
+        notes.append(line)
+        if len(notes) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(federating, "Services", Ends)
+    monkeypatch.setattr(federating, "_TEND_S", 0)
+    with pytest.raises(KeyboardInterrupt):
+        start_site(icu.settings, note=note)
+    assert notes[0].startswith("site icu tries to join 'toy' at localhost:")
+    assert f"see {icu.settings.parent / 'work' / 'logs' / 'supernode.log'}; if" in notes[1]
+    assert "has it admitted this site's key" in notes[1]
 
 
 #: What the caller's shell may say.

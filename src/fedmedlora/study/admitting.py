@@ -44,6 +44,23 @@ def admit_sites(
     """
     folder = CoordinatorFolder(root.resolve())
     sites = tuple(read_shared(folder.study).study.sites)
+    taken, known = _compared(folder, files, sites, replace=replace)
+    if all(known.get(site) == made for site, made in taken.items()):
+        return taken
+    if is_at_work(folder.state):
+        raise RunError(f"the federation runs: first `fedmedlora federation stop {folder.root}`")
+    with at_work(folder.state):  # who runs has read the keys already
+        # Again: another command may have admitted others since.
+        taken, known = _compared(folder, files, sites, replace=replace)
+        new = {site: made for site, made in taken.items() if known.get(site) != made}
+        _keep(folder, new, replaced=[site for site in new if site in known])
+    return taken
+
+
+def _compared(
+    folder: CoordinatorFolder, files: Sequence[Path], sites: Sequence[str], *, replace: bool
+) -> tuple[dict[str, Membership], dict[str, Membership]]:
+    """What the files say, and what was admitted before; errors as of ``admit_sites``."""
     known, taken = admitted_sites(folder, sites), dict[str, Membership]()
     for path in files:
         made = read_membership(path)
@@ -60,13 +77,7 @@ def admit_sites(
             )
         taken[made.site] = made
     _refuse_shared_keys({**known, **taken})
-    new = {site: made for site, made in taken.items() if known.get(site) != made}
-    if new and is_at_work(folder.state):
-        raise RunError(f"the federation runs: first `fedmedlora federation stop {folder.root}`")
-    if new:
-        with at_work(folder.state):  # who runs has read the keys already
-            _keep(folder, new, replaced=[site for site in new if site in known])
-    return taken
+    return taken, known
 
 
 def admitted_sites(folder: CoordinatorFolder, sites: Sequence[str]) -> dict[str, Membership]:
@@ -101,7 +112,15 @@ def all_admitted(folder: CoordinatorFolder, sites: Sequence[str]) -> dict[str, M
 
 def _id_of(folder: CoordinatorFolder) -> str:
     public = read_public_key(public_file(folder.signing_key))
-    return federation_id(folder.study.read_bytes(), public)
+    now = federation_id(folder.study.read_bytes(), public)
+    founded = folder.identity.read_text("ascii").strip() if folder.identity.exists() else now
+    if now != founded:
+        raise DataError(
+            "was changed after the federation was founded, so that no site would answer; every "
+            f"{folder.kits.name}/SITE.tar.gz has it as it was (tar -xzf)",
+            path=folder.study,
+        )
+    return now
 
 
 def _refuse_strangers(path: Path, made: Membership, sites: Sequence[str], federation: str) -> None:

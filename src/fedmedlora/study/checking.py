@@ -8,11 +8,10 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fedmedlora import __version__
 from fedmedlora.aggregation.methods import METHODS
@@ -22,9 +21,11 @@ from fedmedlora.errors import ConfigError, FedMedLoRAError
 from fedmedlora.evaluation.tables import Table
 from fedmedlora.federation.deployment.layout import SiteFolder
 from fedmedlora.federation.deployment.members import known_members
-from fedmedlora.federation.deployment.reaching import REFUSED_SKEW_S, Reached, reach
+from fedmedlora.federation.deployment.membership import refuse_changed_terms
+from fedmedlora.federation.deployment.reaching import reach
 from fedmedlora.privacy.ledger import open_ledger
 from fedmedlora.study.arms import secure_options, study_arms
+from fedmedlora.study.connecting import Check, connection_checks
 from fedmedlora.study.data import StudyData, load_data
 from fedmedlora.study.ledgers import check_ledgers, refuse_other_names
 from fedmedlora.study.privacy import check_privacy, is_private, ledger_of, terms_of
@@ -32,25 +33,8 @@ from fedmedlora.study.shared import Shared, read_shared, site_study
 
 #: Estimates of memory were up to 11 % low (docs/performance.md).
 _ROOM = 1.2
-_FINE_SKEW_S = 60.0
+_KIT_FILES = "take the file that is named out of the kit again"
 _NEW_KEYS = "unpack the kit into a new folder and have its membership admitted (--replace)"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at.
-
-    Attributes:
-        what: it is.
-        state: ok; wrong (the site cannot take part); unsure (it may not go well).
-        found: what was found.
-        advice: what to do; "" if all is well.
-    """
-
-    what: str
-    state: Literal["ok", "wrong", "unsure"]
-    found: str
-    advice: str = ""
 
 
 def check_site(file: Path) -> list[Check]:
@@ -66,6 +50,7 @@ def check_site(file: Path) -> list[Check]:
     name = f"site {settings.name} of {shared.study.name!r}, method {shared.arm.label}"
     checks = [Check("settings", "ok", name)]
     checks += _guarded("kit", "unpack the site's kit again", lambda: _versions(folder))
+    checks += _guarded("terms", _KIT_FILES, lambda: _terms(folder, settings))
     checks += _keys(folder)
     checks += _guarded("sites", "see docs/deploy.md", lambda: _members(folder, shared, settings))
     checks += _guarded("notes", "change notes in the settings", lambda: _notes(study))
@@ -74,7 +59,8 @@ def check_site(file: Path) -> list[Check]:
     checks += _guarded("privacy", "see docs/privacy.md", lambda: _promise(study, settings))
     checks += _guarded("backbone", "see docs/deploy.md", lambda: _backbone(study, shared, folder))
     checks += _guarded("memory", "see `fedmedlora estimate`", lambda: _machine(study, settings))
-    checks += list(_connection(reach(settings.coordinator, folder.authority), settings))
+    found = reach(settings.coordinator, folder.authority)
+    checks += connection_checks(found, settings.coordinator)
     return checks
 
 
@@ -102,6 +88,11 @@ def _versions(folder: SiteFolder) -> list[Check]:
         told = found if same else f"{found}, the coordinator has {wanted}"
         checks.append(Check(f"version of {package}", "ok" if same else "wrong", told, advice))
     return checks
+
+
+def _terms(folder: SiteFolder, settings: SiteSettings) -> list[Check]:
+    refuse_changed_terms(folder, settings.name, study=folder.root / settings.study)
+    return [Check("terms", "ok", "study and coordinator are those of the kit")]
 
 
 def _keys(folder: SiteFolder) -> list[Check]:
@@ -251,36 +242,6 @@ def _machine(study: Study, settings: SiteSettings) -> list[Check]:
     advice = "" if enough else "free memory, or ask for a smaller batch or precision: nf4"
     checks.append(Check("memory", "ok" if enough else "wrong", told, advice))
     return checks
-
-
-def _connection(found: Reached, settings: SiteSettings) -> Iterator[Check]:
-    where = settings.coordinator
-    if found.fault is not None:
-        advice = f"allow this machine to open connections to {where} (TCP); is the name right?"
-        yield Check("connection", "wrong", f"{where}: {found.fault}", advice)
-        return
-    if found.tls is not None:
-        advice = "something else answers there, or in between: ask the network's people"
-        yield Check("TLS", "wrong", f"{where}: {found.tls}", advice)
-        return
-    yield Check("TLS", "ok", f"{where} has the coordinator's certificate")
-    if found.status in (502, 503, 504):
-        advice = "its proxy answers and its SuperLink does not: the coordinator has not started"
-        yield Check("connection", "unsure", f"{where} answers {found.status}", advice)
-    elif found.status in (400, 401, 403, 415, 422):  # of a request that nobody signed
-        yield Check("connection", "ok", f"the SuperLink behind {where} answers")
-    else:
-        advice = "no SuperLink stands there: is the port right?"
-        yield Check("connection", "wrong", f"{where} answers {found.status}", advice)
-    if found.skew_s is None:
-        yield Check("clock", "unsure", "the coordinator does not tell its time", "use NTP")
-    else:
-        skew = abs(found.skew_s)
-        told = f"{skew:.0f} s from the coordinator's"
-        state: Literal["ok", "wrong", "unsure"] = "ok" if skew < _FINE_SKEW_S else "unsure"
-        state = "wrong" if skew >= REFUSED_SKEW_S else state
-        advice = "" if state == "ok" else "set the clock (NTP): signed messages would be refused"
-        yield Check("clock", state, told, advice)
 
 
 def _expected(folder: SiteFolder) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from fedmedlora.federation.deployment.flower_files import app_configuration, wri
 from fedmedlora.federation.deployment.hospital import site_services
 from fedmedlora.federation.deployment.journal import at_work
 from fedmedlora.federation.deployment.layout import CoordinatorFolder, SiteFolder
+from fedmedlora.federation.deployment.membership import refuse_changed_terms
 from fedmedlora.federation.deployment.services import Service, Services, refuse_taken_port
-from fedmedlora.federation.deployment.tending import tend_federation
-from fedmedlora.federation.offline import OFFLINE
+from fedmedlora.federation.deployment.tending import held, tend_federation
+from fedmedlora.federation.offline import NO_HUB, OFFLINE
 from fedmedlora.study.admitting import all_admitted
 from fedmedlora.study.securing import secure_terms
 from fedmedlora.study.service_files import renew_services
@@ -29,8 +30,6 @@ _APP = "fedmedlora.study.flower_app"
 _COORDINATOR_VARIABLE = "FEDMEDLORA_COORDINATOR"
 _SETTINGS_KEY = "settings"
 _TEND_S = 1.0
-#: Nobody is asked for a model, and nobody is told of one.
-_NO_HUB = ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "TRANSFORMERS_OFFLINE")
 
 
 def start_federation(root: Path, *, note: Callable[[str], None]) -> None:
@@ -43,31 +42,34 @@ def start_federation(root: Path, *, note: Callable[[str], None]) -> None:
     Raises:
         ConfigError: the settings are wrong, or a site's key is not admitted yet.
         FederationError: the run failed.
-        RunError: a process cannot be started.
+        RunError: a process cannot be started, or another command works in this folder.
     """
     folder = CoordinatorFolder(root.resolve())
     settings, shared = load_coordinator(folder.settings), read_shared(folder.study)
-    members = all_admitted(folder, tuple(shared.study.sites))
-    for name in renew_services(folder, settings):
-        note(f"{name} is written anew: it was of other settings")
-    proxied = settings.proxy == "nginx"
-    app = app_configuration(version=__version__, server=f"{_APP}:server", client=f"{_APP}:client")
-    write_flower_files(folder, port=settings.superlink_port, app=app)
-    environment = _environment(settings.threads) | {_COORDINATOR_VARIABLE: str(folder.root)}
-    services = coordinator_services(
-        folder, port=settings.superlink_port, proxy=proxied, environment=environment
-    )
-    private_folder(folder.logs)
-    ports = [("superlink_port", settings.superlink_port)]
-    if proxied:
-        ports.append(("port", settings.port))
-    tend_federation(
-        folder,
-        Services(services, logs=folder.logs),
-        nodes={site: made.node for site, made in members.items()},
-        ports=ports,
-        note=note,
-    )
+    with held(folder):  # before a file of a federation that runs is written anew
+        members = all_admitted(folder, tuple(shared.study.sites))
+        for name in renew_services(folder, settings):
+            note(f"{name} is written anew: it was of other settings")
+        proxied = settings.proxy == "nginx"
+        app = app_configuration(
+            version=__version__, server=f"{_APP}:server", client=f"{_APP}:client"
+        )
+        write_flower_files(folder, port=settings.superlink_port, app=app)
+        environment = _environment(settings.threads) | {_COORDINATOR_VARIABLE: str(folder.root)}
+        services = coordinator_services(
+            folder, port=settings.superlink_port, proxy=proxied, environment=environment
+        )
+        private_folder(folder.logs)
+        ports = [("superlink_port", settings.superlink_port)]
+        if proxied:
+            ports.append(("port", settings.port))
+        tend_federation(
+            folder,
+            Services(services, logs=folder.logs),
+            nodes={site: made.node for site, made in members.items()},
+            ports=ports,
+            note=note,
+        )
 
 
 def start_site(file: Path, *, note: Callable[[str], None]) -> None:
@@ -87,6 +89,7 @@ def start_site(file: Path, *, note: Callable[[str], None]) -> None:
     shared = read_shared(file.parent / settings.study)
     site_study(shared, settings, folder=folder.root)
     secure_terms(shared, settings.name, folder)
+    refuse_changed_terms(folder, settings.name, study=file.parent / settings.study)
     for file_of_kit in (folder.authority, folder.node_key, folder.signing_key):
         if not file_of_kit.is_file():
             raise ConfigError(f"{file_of_kit}: is missing; `site unpack` of the kit makes it")
@@ -110,20 +113,34 @@ def start_site(file: Path, *, note: Callable[[str], None]) -> None:
         try:
             worker.start()
             connection.start()
-            note(f"site {settings.name} takes part in {shared.study.name!r}; Ctrl-C ends it")
+            note(
+                f"site {settings.name} tries to join {shared.study.name!r} at "
+                f"{settings.coordinator}; Ctrl-C ends it"
+            )
             while True:
                 time.sleep(_TEND_S)
-                for name in (*worker.tend(), *connection.tend()):
-                    note(f"{name} has ended; it is started again")
+                for part in (worker, connection):
+                    for name in part.tend():
+                        note(_ended(name, part.log(name)))
         finally:
             connection.stop()
             worker.stop()
 
 
+def _ended(name: str, log: Path) -> str:
+    told = f"{name} has ended; it is started again; see {log}"
+    if name == "supernode":
+        told += (
+            "; if the coordinator runs: has it admitted this site's key, is it the key of this "
+            "folder, is the clock right (`site check`)?"
+        )
+    return told
+
+
 def _environment(threads: int) -> dict[str, str]:
     """Of processes that load a model: they call nobody but the coordinator, whoever starts them."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    alone = {**OFFLINE, **dict.fromkeys(_NO_HUB, "1")}
+    alone = {**OFFLINE, **NO_HUB}
     return {**dict.fromkeys(names, str(threads)), **alone, "TOKENIZERS_PARALLELISM": "false"}
 
 

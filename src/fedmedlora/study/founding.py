@@ -23,6 +23,7 @@ from fedmedlora.federation.deployment.certificates import (
 )
 from fedmedlora.federation.deployment.kit import signature_file, write_kit
 from fedmedlora.federation.deployment.layout import STUDY_FILE, CoordinatorFolder
+from fedmedlora.federation.deployment.membership import federation_id
 from fedmedlora.federation.deployment.rendering import refuse_unwritable, render
 from fedmedlora.model.backbone import fingerprints_of
 from fedmedlora.strict_yaml import load_yaml
@@ -85,6 +86,7 @@ def found_federation(
     renew_services(folder, settings)
     _write(folder.unit, unit_text(folder, study=study.name))
     public = signing.make_key(folder.signing_key)
+    _write(folder.identity, federation_id(folder.study.read_bytes(), public) + "\n")
     key = signing.read_key(folder.signing_key)
     kits = {
         site: _make_kit(

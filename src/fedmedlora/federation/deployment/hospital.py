@@ -7,8 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from fedmedlora.durable import write_private
-from fedmedlora.errors import RunError
+from fedmedlora.durable import replace_private
 from fedmedlora.federation.deployment.layout import SiteFolder
 from fedmedlora.federation.deployment.rendering import toml_text
 from fedmedlora.federation.deployment.services import Service, flower_environment, program
@@ -37,12 +36,11 @@ def site_services(
         RunError: a program is not installed, or the folder cannot be written.
     """
     around = flower_environment(work / "flwr", environment)
-    secret = _own_file(work / "superexec.secret", secrets.token_bytes(32))
+    secret, settings = work / "superexec.secret", work / "node.toml"
+    replace_private(secret, secrets.token_bytes(32))
     # In a file: on the command line Flower cannot read a text with quotes in it.
-    settings = _own_file(
-        work / "node.toml",
-        "".join(f"{name} = {toml_text(value)}\n" for name, value in node.items()).encode(),
-    )
+    lines = [f"{name} = {toml_text(value)}\n" for name, value in node.items()]
+    replace_private(settings, "".join(lines).encode())
     supernode = (
         sys.executable,
         "-m", "fedmedlora.federation.deployment.supernode",
@@ -62,13 +60,3 @@ def site_services(
         "--superexec-auth-secret-file", str(secret),
     )  # fmt: skip
     return [Service("supernode", supernode, around), Service("superexec", superexec, around)]
-
-
-def _own_file(path: Path, data: bytes) -> Path:
-    """A private file that lasts for one start."""
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}") from error
-    write_private(path, data)
-    return path

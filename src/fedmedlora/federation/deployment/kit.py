@@ -20,7 +20,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedmedlora.canonical import canonical, sha256
-from fedmedlora.durable import new_folder, write_private
+from fedmedlora.durable import clear_unfinished, new_folder, write_private
 from fedmedlora.errors import DataError, RunError
 from fedmedlora.federation import signing
 from fedmedlora.federation.deployment.layout import STUDY_FILE, SiteFolder
@@ -112,6 +112,7 @@ def unpack_kit(archive: Path, out: Path, *, public: str) -> Membership:
     federation = federation_id(files.get(STUDY_FILE, b""), public)
     if out.exists():
         raise RunError(f"{out} exists already, and is not overwritten; choose another folder")
+    clear_unfinished(out)  # it may hold private keys
     with new_folder(out) as fresh:
         fresh.chmod(0o700)
         for name, content in files.items():

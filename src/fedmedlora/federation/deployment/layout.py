@@ -37,6 +37,11 @@ class CoordinatorFolder:
         return self.root / STUDY_FILE
 
     @property
+    def identity(self) -> Path:
+        """Which federation this is, since it was founded; see ``membership.federation_id``."""
+        return self.root / "federation.id"
+
+    @property
     def keys(self) -> Path:
         """Private: of the authority, the server, SuperExec and the coordinator."""
         return self.root / "keys"

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from fedmedlora.canonical import canonical, sha256
 from fedmedlora.durable import write_private
-from fedmedlora.errors import DataError
+from fedmedlora.errors import ConfigError, DataError
 from fedmedlora.federation import signing
 from fedmedlora.federation.deployment.layout import SiteFolder, membership_file
 
@@ -74,6 +74,28 @@ def federation_id(study: bytes, coordinator: str) -> str:
     """
     content = {"study": sha256(study), "coordinator": coordinator}
     return sha256(canonical(content))
+
+
+def refuse_changed_terms(folder: SiteFolder, site: str, *, study: Path) -> None:
+    """Refuse a site's folder whose study or coordinator are not those that its keys were made for.
+
+    Args:
+        folder: the site's.
+        site: its name.
+        study: the study file that it would answer for.
+
+    Raises:
+        ConfigError: they are others, or a file is missing or damaged.
+        DataError: the site's own membership is damaged or missing.
+    """
+    public = signing.read_public_key(folder.coordinator)
+    mine = read_membership(membership_file(folder.root, site))
+    if federation_id(study.read_bytes(), public) != mine.federation:
+        raise ConfigError(
+            f"{study} or {folder.coordinator} is not as it came in the kit, whose study and "
+            "coordinator this site agreed to when it was unpacked; take both files out of the kit "
+            "again (tar -xzf)"
+        )
 
 
 def make_membership(folder: SiteFolder, *, site: str, federation: str) -> Membership:

@@ -28,12 +28,15 @@ class Reached:
         status: of the answer; None if there was none.
         skew_s: this machine's clock less the coordinator's; None if it did not tell.
         fault: why there was no answer at all.
+        refused: whether the machine is there and nothing listens: its coordinator may not have
+            started.
     """
 
     tls: str | None = None
     status: int | None = None
     skew_s: float | None = None
     fault: str | None = None
+    refused: bool = False
 
 
 def reach(coordinator: str, authority: Path) -> Reached:
@@ -54,7 +57,8 @@ def reach(coordinator: str, authority: Path) -> Reached:
         cause = _cause(error)
         if isinstance(cause, ssl.SSLError):
             return Reached(tls=str(cause))
-        return Reached(fault=str(cause) or "no connection")
+        refused = isinstance(cause, ConnectionRefusedError)
+        return Reached(fault=str(cause) or "no connection", refused=refused)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return Reached(fault=str(error) or type(error).__name__)
     return Reached(status=answer.status_code, skew_s=_skew(answer.headers.get("date")))

@@ -117,6 +117,10 @@ class Services:
         for service in reversed(self._services):
             self._end(service.name)
 
+    def log(self, name: str) -> Path:
+        """Where a service says what it does, and why it ended."""
+        return self._logs / f"{name}.log"
+
     def pid(self, name: str) -> int | None:
         """Of a running service."""
         process = self._running.get(name)
@@ -125,7 +129,7 @@ class Services:
     def _start(self, service: Service) -> None:
         self._due.pop(service.name, None)
         try:
-            with open_private(self._logs / f"{service.name}.log") as log:
+            with open_private(self.log(service.name)) as log:
                 self._running[service.name] = subprocess.Popen(
                     service.command,
                     env={**os.environ, **service.environment},

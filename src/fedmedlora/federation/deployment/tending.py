@@ -39,7 +39,7 @@ def tend_federation(
     ports: Sequence[tuple[str, int]],
     note: OnNote,
 ) -> None:
-    """Run a federation until it is done.
+    """Run a federation until it is done, in a folder that is ``held``.
 
     Args:
         folder: the coordinator's.
@@ -50,20 +50,19 @@ def tend_federation(
 
     Raises:
         FederationError: the run failed; a later call goes on from its last checkpoint.
-        RunError: a process cannot be started, or another command tends this folder.
+        RunError: a process cannot be started.
     """
-    with at_work(folder.state), _pid_file(folder):
-        for key, port in ports:
-            refuse_taken_port(port, key=key)
-        try:
-            services.start()
-            wait_for_port(
-                ports[0][1], seconds=_LISTEN_S, alive=lambda: services.pid("superlink") is not None
-            )
-            register_sites(folder, nodes)
-            _see_through(folder, services, note=note)
-        finally:
-            services.stop()
+    for key, port in ports:
+        refuse_taken_port(port, key=key)
+    try:
+        services.start()
+        wait_for_port(
+            ports[0][1], seconds=_LISTEN_S, alive=lambda: services.pid("superlink") is not None
+        )
+        register_sites(folder, nodes)
+        _see_through(folder, services, note=note)
+    finally:
+        services.stop()
 
 
 def _see_through(folder: CoordinatorFolder, services: Services, *, note: OnNote) -> None:
@@ -98,7 +97,7 @@ def _watch(
     while True:
         time.sleep(_LOOK_S)
         for name in services.tend():
-            note(f"{name} has ended; it is started again")
+            note(f"{name} has ended; it is started again; see {services.log(name)}")
         working = is_at_work(folder.run)
         seen = seen or working or _written(folder) > before
         late = not seen and time.monotonic() - started > _APP_S
@@ -121,13 +120,19 @@ def _pid_path(folder: CoordinatorFolder) -> Path:
 
 
 @contextmanager
-def _pid_file(folder: CoordinatorFolder) -> Iterator[None]:
+def held(folder: CoordinatorFolder) -> Iterator[None]:
+    """Be the one command that changes a coordinator's folder, until the block ends.
+
+    Raises:
+        RunError: another one does.
+    """
     path = _pid_path(folder)
-    path.write_text(str(os.getpid()), encoding="ascii")
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
+    with at_work(folder.state):
+        path.write_text(str(os.getpid()), encoding="ascii")
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def stop_federation(folder: CoordinatorFolder, *, seconds: float = 60.0) -> bool:
