@@ -8,10 +8,12 @@ from hostile import keys_in
 
 from fedmedlora.cli import run_command
 from fedmedlora.federation import wire
+from fedmedlora.federation.audit import AuditLog
 from fedmedlora.federation.audit_check import check_log, compare_ends, faults_of_requests
 from fedmedlora.federation.client import INTRODUCE, Desk, client_app
 from fedmedlora.federation.ends import CoordinatorEnd
 from fedmedlora.federation.flower import Context, Message, MessageType, RecordDict, TaskIdentity
+from fedmedlora.federation.own_rounds import own_folder
 from fedmedlora.federation.run import run_federation
 from fedmedlora.federation.signing import make_key
 from fedmedlora.model.packing import pack
@@ -203,3 +205,36 @@ def test_sites_in_processes_of_their_own_take_signed_requests(tmp_path, hub):
         folder=tmp_path / "run", key=hub[0], audit=True,
     )  # fmt: skip
     assert {site.scoring for site in result.records[0].sites.values()} == {"ok"}
+
+
+# A run that was begun anew
+
+
+def kept_of(folder):
+    """What north kept, by kind and round."""
+    own = folder / "own" / "north"
+    return sorted(str(place.relative_to(own)) for place in own.rglob("round-*"))
+
+
+def test_a_run_that_was_begun_anew_does_not_go_on_from_what_a_site_kept_before(tmp_path, hub):
+    key, public = hub
+    desk = Desk(SITES, ToySite, own=tmp_path, run="toy", coordinator=public)
+    first, again = (AuditLog(tmp_path / name, owner="c", role="coordinator") for name in "ab")
+
+    def trained(log):
+        end = CoordinatorEnd(plan(), log, key=key)
+        asked = end.address(question("train"), phase="train", node=1, site="north")
+        assert answered(desk, asked, "train") == ("ok", None)
+        return kept_of(tmp_path)
+
+    kinds = ("factors", "optimiser", "private", "rounding", "secure")
+    for kind in kinds:
+        (own_folder(tmp_path, "north", kind) / "round-0001").mkdir(parents=True)
+    kept = [f"{kind}/round-0001" for kind in kinds]
+    assert trained(first) == kept
+    assert trained(first) == kept
+    # What guards privacy is the same for every run.
+    before = f"before/{first.head().log}"
+    aside = [f"{before}/{kind}/round-0001" for kind in ("factors", "optimiser", "rounding")]
+    assert trained(again) == [*aside, "private/round-0001", "secure/round-0001"]
+    assert trained(again) == [*aside, "private/round-0001", "secure/round-0001"]

@@ -1,6 +1,8 @@
 """What a site keeps for itself from round to round, in folders of its own; none of it is sent.
 
 FEDERATION/own/SITE/KIND/round-0001/    after that round
+FEDERATION/own/SITE/run                 which run that was, where its coordinator says so
+FEDERATION/own/SITE/before/RUN/KIND/    of a run that was begun anew since
 
 It is as private as the notes that it came from. A round whose answer or checkpoint got lost is made
 again, from what was kept before it.
@@ -14,15 +16,49 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from fedmedlora.durable import new_folder, private_folder
+from fedmedlora.durable import new_folder, private_folder, replace_private
 from fedmedlora.errors import AdapterError, RunError
 
 Kind = Literal["factors", "optimiser", "rounding", "private", "secure"]
+#: What a run goes on with. The others guard what leaves, whichever run asks for it.
+_OF_ONE_RUN: tuple[Kind, ...] = ("factors", "optimiser", "rounding")
 
 
 def own_folder(federation: Path, site: str, kind: Kind) -> Path:
     """Where a site keeps something for itself in the folder of a federation."""
     return federation / "own" / site / kind
+
+
+def begin_own(federation: Path, site: str, run: str) -> None:
+    """Set aside what a site kept of a run before this one, so that none goes on from it.
+
+    A coordinator that begins the same study anew asks for the same rounds once more; a site that is
+    absent in the first of them would go on from the last time's.
+
+    Args:
+        federation: folder of the federation.
+        site: its name.
+        run: marks one beginning of the run; a plain name.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    folder = federation / "own" / site
+    note = folder / "run"
+    try:
+        before = note.read_text(encoding="ascii") if note.exists() else run
+        if before != run:
+            for kind in _OF_ONE_RUN:
+                aside = folder / "before" / before / kind
+                if (folder / kind).exists():
+                    private_folder(aside.parent)
+                    shutil.rmtree(aside, ignore_errors=True)
+                    (folder / kind).replace(aside)
+        if before != run or not note.exists():
+            private_folder(folder)
+            replace_private(note, run.encode())
+    except OSError as error:
+        raise RunError(f"cannot write {folder}: {error.strerror}") from error
 
 
 class OwnRounds:
