@@ -1,6 +1,7 @@
 """A federation whose ends sign and log: the logs agree, and have what the rounds were made of."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from federation_toy import SITES, Raising, ToySite, dying_site, plan, sites, start, toy_site
@@ -107,6 +108,48 @@ def test_failures_and_resumption_are_in_the_logs(tmp_path):
     words = [one["said"]["config"].get("code") for one in ours["south"].entries
              if one["kind"] == "sent"]  # fmt: skip
     assert words == [None, None, "error", None, None, None]
+
+
+def without(log, of, **more):
+    """A coordinator's log as it would be if it had not entered some answers, or so only."""
+    entries = []
+    for one in log.entries:
+        if one["kind"] == "received" and all(one.get(name) == of[name] for name in of):
+            if not more:
+                continue
+            one = {name: one[name] for name in ("kind", "site", "run", "phase", "round")} | more
+        entries.append(one)
+    assert list(log.entries) != entries
+    return replace(log, entries=tuple(entries))
+
+
+def test_a_reply_that_the_coordinator_does_not_have_shows_by_the_sites_log(tmp_path):
+    run(tmp_path)
+    coordinator, ours = logs(tmp_path)
+    last = {"site": "south", "phase": "train", "round": 2}
+    left_out = without(coordinator, last)
+    number = ours["south"].entries[-1]["n"]
+    assert compare_ends(ours["south"], left_out) == (
+        f"entry {number} (sent) of south's log is not in the coordinator's (received): it did not "
+        "arrive in time, or was left out",
+    )
+    assert compare_ends(ours["north"], left_out) == ()
+    late = without(coordinator, last, status="refused", reason="late")
+    assert compare_ends(ours["south"], late) == ()
+
+
+def test_a_reply_to_a_coordinator_that_was_killed_and_asked_again_is_not_missed(tmp_path):
+    with pytest.raises(FederationError):
+        run(tmp_path, workers=sites(south=Raising("south", round=2)))
+    run(tmp_path, resume=True)
+    coordinator, ours = logs(tmp_path)
+    lost = {"site": "north", "phase": "train", "round": 2}
+    [first, again] = [
+        one for one in coordinator.entries
+        if one["kind"] == "received" and lost.items() <= one.items()
+    ]  # fmt: skip
+    assert compare_ends(ours["north"], without(coordinator, {"n": first["n"]})) == ()
+    assert len(compare_ends(ours["north"], without(coordinator, {"n": again["n"]}))) == 1
 
 
 def test_refused_replies_are_logged_with_the_reason(monkeypatch, tmp_path):

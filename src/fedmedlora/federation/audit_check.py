@@ -5,6 +5,7 @@ Enters: files of ``audit``. Leaves: their entries and what is wrong with them; n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -95,6 +96,10 @@ def compare_ends(one: Checked, other: Checked) -> tuple[str, ...]:
     Each end keeps the other's heads as they came, so a log that was cut, or written anew, and given
     a head that fits is found here as far as the last message goes that the other end got.
 
+    A reply that the site sent and the coordinator does not know is among them too: it was left out,
+    or did not arrive in time. It is not where the coordinator has another reply to the same
+    request, asked again later (a coordinator that was killed), or noted an answer that came late.
+
     Runs that the coordinator does not know are left out: a site may be in several federations.
 
     Args:
@@ -116,6 +121,7 @@ def compare_ends(one: Checked, other: Checked) -> tuple[str, ...]:
         *_faults_of_heads(coordinator, ours, site.owner),
         *_unmatched(theirs, ours, f"the coordinator's log, not in {site.owner}'s"),
         *_unmatched(ours, [*theirs, *asked], f"{site.owner}'s log, not in the coordinator's"),
+        *_unreceived(site.owner, ours, coordinator.entries),
     )
     if not faults and not {one.get("run") for one in theirs} & {one.get("run") for one in ours}:
         raise RunError(
@@ -150,3 +156,51 @@ def _unmatched(
         told = entry.get("kind") == "received" and "sha256" in entry
         if told and entry["sha256"] not in sent:
             yield f"entry {entry.get('n')} (received) of {place} (sent)"
+
+
+def _unreceived(
+    owner: str, ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    """Replies that a site sent, and its coordinator neither has nor gave up."""
+    came = {one["sha256"] for one in theirs if one.get("kind") == "received" and "sha256" in one}
+    sent = [one for one in ours if one.get("kind") == "sent"]
+    heard = {_request(one) for one in sent if one.get("sha256") in came} - {None}
+    unread = Counter(
+        _part(one)
+        for one in theirs
+        if one.get("kind") == "received" and "sha256" not in one and one.get("site") == owner
+    )
+    for entry in sent:
+        if entry.get("sha256") in came or _request(entry) in heard:
+            continue
+        if _asked_again(owner, entry, theirs):
+            continue
+        if unread[_part(entry)]:  # came too late, or could not be read
+            unread[_part(entry)] -= 1
+            continue
+        yield (
+            f"entry {entry.get('n')} (sent) of {owner}'s log is not in the coordinator's "
+            "(received): it did not arrive in time, or was left out"
+        )
+
+
+def _asked_again(owner: str, reply: Mapping[str, Any], theirs: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a coordinator asked a site for the same once more."""
+    asked = [
+        one.get("sha256")
+        for one in theirs
+        if one.get("kind") == "sent"
+        and _part(one) == _part(reply)
+        # Introductions are asked of nodes: whose they are is not known yet.
+        and (one.get("site") == owner or one.get("phase") == "introduce")
+    ]
+    return _request(reply) in asked[:-1] and asked[-1] != _request(reply)
+
+
+def _part(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    return entry.get("run"), entry.get("phase"), entry.get("round")
+
+
+def _request(reply: Mapping[str, Any]) -> Any:
+    said = reply.get("said")
+    return said.get("request") if isinstance(said, Mapping) else None
