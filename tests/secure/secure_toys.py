@@ -14,6 +14,8 @@ from fedmedlora.federation.signing import public_key
 NAMES = ("ash", "birch", "cedar", "dogwood", "elm", "fir", "gorse", "hazel")
 #: The four stages at which a site may fall silent, in their order, and the last.
 STAGES = ("shares", "rows", "agreement", "unmasking")
+#: Hash of what all sites are asked to train.
+ASKED = "a" * 64
 KEYS = {name: Ed25519PrivateKey.generate() for name in NAMES}
 
 
@@ -46,6 +48,7 @@ class Attempted:
 
     Attributes:
         rows: masked rows as the coordinator got them.
+        asked: what sites are asked that are asked something else than the others.
     """
 
     terms: object
@@ -54,6 +57,7 @@ class Attempted:
     states: dict = field(default_factory=dict)
     rows: dict = field(default_factory=dict)
     silent: set = field(default_factory=set)
+    asked: dict = field(default_factory=dict)
 
     def __post_init__(self):
         self.attempt = Attempt(self.terms.run, 1, self.nonce)
@@ -81,7 +85,10 @@ class Attempted:
 
     def send_rows(self):
         for name in self.here(self.sum.shared):
-            state = steps.receive(self.states[name], name, self.sum.parcels_for(name))
+            self.sum.ask(ASKED)
+            parcels = self.sum.parcels_for(name)
+            asked = self.asked.get(name, ASKED)
+            state = steps.receive(self.states[name], name, parcels, asked=asked)
             row = self.row(name)
             self.states[name] = steps.mask(state, name, row)
             self.rows[name] = row.copy()

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from secure_toys import (
+    ASKED,
     KEYS,
     NAMES,
     STAGES,
@@ -119,7 +120,9 @@ def test_the_row_of_a_site_that_was_given_up_too_early_stays_masked():
     one.send_rows()
     one.agree(), one.reveal(), one.sum.unmask()
     # Its row comes late: its masks with the others are known by now, its own is not.
-    state = steps.receive(one.states["dogwood"], "dogwood", one.sum.parcels_for("dogwood"))
+    state = steps.receive(
+        one.states["dogwood"], "dogwood", one.sum.parcels_for("dogwood"), asked=ASKED
+    )
     late = one.row("dogwood")
     steps.mask(state, "dogwood", late)
     given = list(one.sum._revealed.values())
@@ -128,12 +131,66 @@ def test_the_row_of_a_site_that_was_given_up_too_early_stays_masked():
     for site in ("ash", "birch", "cedar"):
         roster = one.sum.roster
         public = bytes.fromhex(roster.of(site).mask)
-        add_mask(late, keys.agreed_key(key, public, roster.pair(site, "dogwood")))
+        add_mask(late, keys.agreed_key(key, public, roster.pair(site, "dogwood", ASKED)))
     assert looks_uniform(late)
     take_mask(late, keys.derived_key(state.seed, one.sum.roster.own("dogwood")))
     assert np.array_equal(late, one.row("dogwood"))  # so that mask was all that was left
     with pytest.raises(FederationError, match="no row of site 'dogwood'"):
         one.sum.add("dogwood", late)
+
+
+# Who is asked for what
+
+
+@pytest.mark.parametrize("victim", ["ash", "cedar"])
+def test_no_sum_comes_of_sites_that_were_asked_to_train_different_things(victim):
+    # The others were sent a model whose updates are zero: the sum would be the victim's update.
+    inputs = {name: (np.zeros(5000, np.float32), 1.0) for name in NAMES[:4]}
+    one = Attempted(terms_of(4, threshold=3), inputs, asked={victim: "b" * 64})
+    one.keys(), one.shares(), one.send_rows()
+    told = one.sum.survivors.sites
+    signed = {}
+    for name in told:
+        one.states[name], signed[name] = steps.agree(one.states[name], name, told, KEYS[name])
+    with pytest.raises(FederationError, match="asked to train something else"):
+        one.sum.admit_signature(victim, signed[victim])
+    # The coordinator is in it, and has the signatures and the shares of all others.
+    for name in told:
+        if name != victim:
+            one.sum.admit_signature(name, signed[name])
+    one.lose(victim)
+    one.reveal()
+    with pytest.raises(FederationError, match="masks are left"):
+        one.sum.unmask()
+    # What was left of it: every own mask is removed from the sum of the rows, and yet.
+    left = sum(one.rows.values())
+    for site in told:
+        seed = keys.join(
+            [one.sum._revealed[giver].seeds[site] for giver in told if giver != victim]
+        )
+        take_mask(left, keys.derived_key(seed, one.sum.roster.own(site)))
+    assert looks_uniform(left)
+    assert not looks_uniform(sum(one.row(name) for name in told))  # as it would have been
+
+
+def test_a_request_to_train_that_comes_again_changes_nothing_until_the_row_is_masked():
+    one = before("rows")
+    parcels = one.sum.parcels_for("ash")
+    state = steps.receive(one.states["ash"], "ash", parcels, asked=ASKED)
+    assert steps.receive(state, "ash", parcels, asked=ASKED) == state
+    less = {name: parcel for name, parcel in parcels.items() if name != "birch"}
+    for other, asked in ((parcels, "b" * 64), (less, ASKED)):
+        with pytest.raises(FederationError, match="something else in the same attempt"):
+            steps.receive(state, "ash", other, asked=asked)
+    masked = steps.mask(state, "ash", one.row("ash"))
+    with pytest.raises(FederationError, match="second time"):
+        steps.receive(masked, "ash", parcels, asked=ASKED)
+
+
+def test_a_site_that_sent_its_row_has_no_secrets_of_its_own_left():
+    state = before("agreement").states["ash"]
+    assert (state.channel, state.mask, state.seed) == (b"", b"", b"")
+    assert set(state.held) == set(NAMES[:4])
 
 
 # What a site refuses
@@ -185,7 +242,7 @@ def test_keys_of_another_attempt_round_or_run_are_found(changes):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"threshold": 4}, {"largest_norm": 1e6}, {"largest_weight": 1e9}, {"weights": "utility"}],
+    [{"threshold": 4}, {"largest_norm": 1e6}, {"largest_weight": 1e9}, {"method": "fed-medlora+"}],
     ids=str,
 )
 def test_a_site_that_was_told_other_terms_is_found(changes):
@@ -234,21 +291,21 @@ def test_a_parcel_that_was_changed_or_is_for_another_site_is_refused():
         {**parcels, "birch": parcels["cedar"]},
     ):
         with pytest.raises(FederationError, match="cannot be opened"):
-            steps.receive(one.states["ash"], "ash", wrong)
+            steps.receive(one.states["ash"], "ash", wrong, asked=ASKED)
 
 
 def test_a_parcel_of_an_earlier_attempt_is_refused():
     earlier, now = before("rows"), before("rows")
     parcels = {**now.sum.parcels_for("ash"), "birch": earlier.sum.parcels_for("ash")["birch"]}
     with pytest.raises(FederationError, match="cannot be opened"):
-        steps.receive(now.states["ash"], "ash", parcels)
+        steps.receive(now.states["ash"], "ash", parcels, asked=ASKED)
 
 
 def test_fewer_parcels_than_the_threshold_are_refused():
     one = before("rows")
     parcels = one.sum.parcels_for("ash")
     with pytest.raises(FederationError, match="2 sites have shared their keys, 3 are needed"):
-        steps.receive(one.states["ash"], "ash", {"birch": parcels["birch"]})
+        steps.receive(one.states["ash"], "ash", {"birch": parcels["birch"]}, asked=ASKED)
 
 
 @pytest.mark.parametrize(
@@ -332,7 +389,7 @@ def test_every_step_is_taken_once_and_in_its_order():
     states += [before("rows").states["ash"], before("shares").states["ash"]]
     takes = {
         "advertised": lambda s: steps.share(one.terms, s, "ash", entries),
-        "shared": lambda s: steps.receive(s, "ash", parcels),
+        "shared": lambda s: steps.receive(s, "ash", parcels, asked=ASKED),
         "training": lambda s: steps.mask(s, "ash", row),
         "masked": lambda s: steps.agree(s, "ash", one.sum.survivors.sites, KEYS["ash"]),
         "agreed": lambda s: steps.unmask(s, one.sum.signatures),
@@ -352,10 +409,10 @@ def test_a_site_takes_part_in_its_own_run_alone():
 
 
 def test_no_secret_is_in_what_a_state_prints():
-    one = before("agreement")
+    one = before("rows")
     state = one.states["ash"]
     shown = repr(state)
-    for secret in (state.channel, state.mask, state.seed, state.held["birch"].seed):
+    for secret in (state.channel, state.mask, state.seed, state.held["ash"].seed):
         assert secret.hex() not in shown
         assert repr(secret) not in shown
 
@@ -453,4 +510,4 @@ def test_terms_with_one_key_for_two_sites_or_without_keys_are_refused():
 def test_survivors_are_a_part_of_those_that_shared():
     one = before("agreement")
     with pytest.raises(FederationError, match="is none: sites"):
-        Survivors(one.sum.roster, ("ash", "birch", "cedar"), NAMES[:4])
+        Survivors(one.sum.roster, ("ash", "birch", "cedar"), NAMES[:4], ASKED)

@@ -22,13 +22,15 @@ from fedmedlora.aggregation.outliers import ScreeningOptions
 from fedmedlora.aggregation.robust import RobustOptions
 from fedmedlora.errors import ConfigError, FederationError
 from fedmedlora.federation import run as run_module
-from fedmedlora.federation.flower import from_bytes, to_bytes
+from fedmedlora.federation.flower import Array, ArrayRecord, from_bytes, to_bytes
 from fedmedlora.federation.grid import SequentialSwitch
 from fedmedlora.federation.plan import FederationPlan
 from fedmedlora.federation.run import run_federation
 from fedmedlora.federation.secure.answering import SecureSite
+from fedmedlora.federation.secure.coordinator import SecureSum
 from fedmedlora.federation.secure.keys import new_key, public_half
 from fedmedlora.federation.secure.options import SecureOptions
+from fedmedlora.federation.server_model import ServerModel
 
 STAGES = ("keys", "shares", "train", "agree", "unmask")
 
@@ -257,7 +259,7 @@ def test_no_secret_of_an_attempt_is_left_and_what_is_kept_is_the_owners_alone(tm
 
 
 def test_secrets_between_messages_are_the_owners_alone(tmp_path, silent):
-    silent["agree", 1] = NAMES[:3]
+    silent["train", 1] = NAMES[:3]
     with pytest.raises(FederationError):
         run_masked(tmp_path, 3)
     for name in NAMES[:3]:
@@ -319,6 +321,54 @@ def test_a_coordinator_that_swaps_a_key_is_found_by_every_other_site(tmp_path, m
     logs = logs_of(tmp_path)
     assert set(logs) == {"birch", "cedar"}
     assert all("the keys of site 'ash' are not signed by it" in log for log in logs.values())
+
+
+def zeros(array):
+    return Array(np.zeros_like(array.numpy()))
+
+
+@pytest.mark.parametrize(
+    ("attack", "told"),
+    [("model", "asked to train something else"), ("order", "failed: protocol")],
+)
+@pytest.mark.parametrize("victim", ["ash", "dogwood"])
+def test_a_coordinator_that_asks_one_site_alone_for_an_update_gets_none(
+    tmp_path, monkeypatch, attack, told, victim
+):
+    honest = ServerModel.requests
+
+    def lonely(self, calls):
+        for site, content in honest(self, calls):
+            if site != victim and attack == "model":
+                packed = content["adapter"]["packed"]
+                content["adapter"] = ArrayRecord({"packed": zeros(packed)})
+            elif site != victim:
+                content["config"].update({"trains": "A", "returns": "B"})
+            yield site, content
+
+    monkeypatch.setattr(ServerModel, "requests", lonely)
+    monkeypatch.setattr(SecureSum, "ask", lambda self, asked: setattr(self, "_asked", asked))
+    with pytest.raises(FederationError, match=told):
+        run_masked(tmp_path, 4, min_sites=3, rounds=1)
+    assert not (tmp_path / "run" / "round-0001").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"trains": "A"}, {"returns": "B"}, {"initial": "0" * 64}],
+    ids=str,
+)
+def test_a_site_trains_what_its_method_says_and_nothing_else(tmp_path, monkeypatch, changes):
+    def changed(site, kind, content):
+        if kind == "train":
+            content["config"].update(changes)
+
+    changing(monkeypatch, changed)
+    with pytest.raises(FederationError, match="0 of 3 sites trained"):
+        run_masked(tmp_path, 3)
+    logs = logs_of(tmp_path)
+    assert len(logs) == 3
+    assert all("fed-medlora" in log and "FederationError" in log for log in logs.values())
 
 
 def test_a_request_that_is_repeated_is_answered_once(tmp_path, monkeypatch):

@@ -154,12 +154,12 @@ class FederationPlan:
         """
         if self.secure is None:
             raise ConfigError("federation: secure_aggregation is off")
-        method, keys = METHODS[self.method], dict(self.public_keys)
+        keys = dict(self.public_keys)
         return Terms.of(
             self.secure,
             run=self.run_id,
             public_keys=[(site, keys.get(site, "")) for site in self.sites],
-            weights=method.weights,
+            method=self.method,
             size=self.size,
             beta=self.beta,
             tau=self.tau,

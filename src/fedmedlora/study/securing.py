@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fedmedlora.aggregation.methods import METHODS
 from fedmedlora.federation.deployment.layout import SiteFolder
 from fedmedlora.federation.deployment.members import all_members
 from fedmedlora.federation.secure.options import Terms
@@ -27,7 +26,7 @@ def secure_terms(shared: Shared, site: str, folder: SiteFolder) -> Terms | None:
         options,
         run=shared.run_id,
         public_keys=[(name, members[name].signing) for name in sites],
-        weights=METHODS[shared.arm.federated_method].weights,
+        method=shared.arm.federated_method,
         size=federation.size,
         beta=federation.beta,
         tau=federation.tau,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fedmedlora.aggregation.weights import unnormalised_weight
 from fedmedlora.errors import FederationError
+from fedmedlora.federation import wire
 from fedmedlora.federation.flower import RecordDict
 from fedmedlora.federation.plan import SiteLosses, SiteUpdate
 from fedmedlora.federation.secure import messages
@@ -83,9 +84,26 @@ class SecureSite:
         Raises:
             FederationError, RunError: as of ``answer``.
         """
-        state = self.own.recall(self.terms, messages.attempt_of(content))
-        parcels = messages.read_parcels(content)
-        self.own.keep(steps.receive(state, self.site, parcels))
+        attempt = messages.attempt_of(content)
+        self._check_order(content, attempt.round)
+        state = self.own.recall(self.terms, attempt)
+        parcels, asked = messages.read_parcels(content), messages.asked_sha256(content)
+        self.own.keep(steps.receive(state, self.site, parcels, asked=asked))
+
+    def _check_order(self, content: RecordDict, number: int) -> None:
+        """Refuse what the method does not ask of a site: a frozen update would hide no other."""
+        config, method = wire.settings(content), self.terms.rules
+        trains, returns = method.trains(number), method.returns(number)
+        wanted = {"trains": trains, "returns": returns, "wire": "fp32"}
+        for name, value in wanted.items():
+            if config.get(name) != value:
+                raise FederationError(
+                    f"{self.terms.method} has {name} {value!r} in round {number}, and this site "
+                    "was asked for something else"
+                )
+        completes = method.sends != "AB"
+        if bool(config.get("initial")) != completes or wire.RESIDUAL in config:
+            raise FederationError(f"{self.terms.method} makes no such request to train")
 
     def row_reply(
         self,
@@ -109,7 +127,7 @@ class SecureSite:
         """
         attempt = messages.attempt_of(content)
         state = self.own.recall(self.terms, attempt)
-        loss = self._loss(losses, update.adapter) if self.terms.weights == "utility" else None
+        loss = self._loss(losses, update.adapter) if self.terms.rules.scored else None
         weight = unnormalised_weight(
             getattr(update, self.terms.size),
             loss,

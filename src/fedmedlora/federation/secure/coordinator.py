@@ -47,6 +47,7 @@ class SecureSum:
         self._advertised: dict[str, Advertisement] = {}
         self._roster: Roster | None = None
         self._parcels: dict[str, dict[str, bytes]] = {}
+        self._asked = ""
         self._total: Row | None = None
         self._sent: set[str] = set()
         self._survivors: Survivors | None = None
@@ -129,6 +130,19 @@ class SecureSum:
 
     # Rows
 
+    def ask(self, asked: str) -> None:
+        """Note what a site is asked to train.
+
+        Args:
+            asked: hash of it.
+
+        Raises:
+            FederationError: another was asked for something else: no sum would come of that.
+        """
+        if self._asked not in ("", asked):
+            raise FederationError("sites were to be asked to train different things")
+        self._asked = asked
+
     def add(self, site: str, row: Row) -> None:
         """Add a site's masked row to the sum.
 
@@ -153,7 +167,8 @@ class SecureSum:
         Raises:
             FederationError: too few.
         """
-        self._survivors = Survivors(self.roster, self.shared, self.roster.ordered(self._sent))
+        sent = self.roster.ordered(self._sent)
+        self._survivors = Survivors(self.roster, self.shared, sent, self._asked)
         return self._survivors
 
     @property
@@ -237,6 +252,7 @@ class SecureSum:
         """Remove what survivors' rows have of their masks with a site that sent none."""
         for site in self.survivors.sites:
             public = bytes.fromhex(self.roster.of(site).mask)
-            pair = agreed_key(key, public, self.roster.pair(site, dropped))
+            about = self.roster.pair(site, dropped, self._asked)
+            pair = agreed_key(key, public, about)
             first = self.roster.place(site) < self.roster.place(dropped)
             (take_mask if first else add_mask)(total, pair)

@@ -107,6 +107,7 @@ class SecureRound:
     ) -> Iterator[tuple[str, RecordDict]]:
         """Requests to train, each with what the others have sealed for its site."""
         for site, content in requests:
+            self.sum.ask(messages.asked_sha256(content))
             messages.put_parcels(content, self.sum.parcels_for(site))
             yield site, content
 

@@ -12,11 +12,13 @@ What is secret or large travels as an array, of which logs and statements have t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from fedmedlora.aggregation.ring import Row
+from fedmedlora.canonical import canonical, sha256
 from fedmedlora.errors import FederationError
 from fedmedlora.federation import wire
 from fedmedlora.federation.arrays import array_in
@@ -25,6 +27,7 @@ from fedmedlora.federation.secure.coordinator import PARCEL_BYTES
 from fedmedlora.federation.secure.keys import SHARE_BYTES
 from fedmedlora.federation.secure.roster import Advertisement, Attempt
 from fedmedlora.federation.secure.site import Revealed
+from fedmedlora.federation.statements import arrays_sha256
 
 _BYTES, _WORDS = np.dtype(np.uint8), np.dtype("<u8")
 _SECURE = "secure"
@@ -100,6 +103,22 @@ def read_entries(content: RecordDict) -> tuple[Advertisement, ...]:
     return tuple(
         Advertisement(str(site), *_hexadecimal(rest)) for site, *rest in zip(*lists, strict=True)
     )
+
+
+def asked_sha256(content: RecordDict) -> str:
+    """SHA-256 (hex) of what a request to train asks for, model included.
+
+    The same in another round, another attempt and for another site.
+    """
+    config = wire.settings(content)
+    names = {field.name for field in fields(wire.Call)} - {"round", "nonce"} | {wire.RESIDUAL}
+    told = {name: config[name] for name in names if name in config}
+    arrays = {
+        name: found
+        for name, found in arrays_sha256(content).items()
+        if name.split("/")[0] != _SECURE
+    }
+    return sha256(canonical({"call": told, "arrays": arrays}))
 
 
 def put_parcels(content: RecordDict, parcels: Mapping[str, bytes]) -> None:

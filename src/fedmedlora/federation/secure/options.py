@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from fedmedlora.aggregation.methods import METHODS, Method
 from fedmedlora.aggregation.ring import Ring
 from fedmedlora.canonical import canonical, sha256
 from fedmedlora.errors import ConfigError
@@ -63,13 +64,13 @@ class Terms:
         public_keys: (site, long-term Ed25519 key in hexadecimal) of all sites, in the plan's order.
         threshold: t.
         largest_weight, largest_norm, reference_loss: see ``SecureOptions``.
-        weights: by data size alone, or by validation loss too.
+        method: a name of ``aggregation.methods.METHODS``.
         size: what a site's data size counts.
         beta, tau: of weights by loss.
 
     Raises:
-        ConfigError: a key that is none, two sites with one key, or a threshold or bound out of
-            range.
+        ConfigError: a key that is none, two sites with one key, or a threshold, bound or method
+            that cannot be.
     """
 
     run: str
@@ -78,7 +79,7 @@ class Terms:
     largest_weight: float
     largest_norm: float
     reference_loss: float = 0.0
-    weights: Literal["size", "utility"] = "size"
+    method: str = "fed-medlora"
     size: Literal["tokens", "examples"] = "tokens"
     beta: float = 1.0
     tau: float = 1.0
@@ -90,6 +91,8 @@ class Terms:
                 "secure aggregation needs the public key of every site, another one of each"
             )
         SecureOptions(self.threshold).threshold_of(len(keys))
+        if self.method not in METHODS:
+            raise ConfigError(f"secure aggregation: there is no method {self.method!r}")
         self.ring  # noqa: B018  # its bounds are checked where it is made
 
     @classmethod
@@ -107,7 +110,7 @@ class Terms:
             options: that it has.
             run: id of its run.
             public_keys: of all sites, in the plan's order.
-            weighing: ``weights``, ``size``, ``beta``, ``tau``.
+            weighing: ``method``, ``size``, ``beta``, ``tau``.
 
         Raises:
             ConfigError: as of the class, and of ``SecureOptions.threshold_of``.
@@ -126,6 +129,11 @@ class Terms:
     def sites(self) -> tuple[str, ...]:
         """Their names; a site's place, from 1, is the number of its shares."""
         return tuple(site for site, _ in self.public_keys)
+
+    @property
+    def rules(self) -> Method:
+        """What the method has sites train and send, and how it weighs them."""
+        return METHODS[self.method]
 
     @property
     def ring(self) -> Ring:

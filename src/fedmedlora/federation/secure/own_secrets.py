@@ -127,6 +127,7 @@ class OwnSecrets:
             **{name: getattr(state, name).hex() for name in ("channel", "mask", "seed")},
             "roster": roster,
             "held": {site: [one.seed.hex(), one.mask.hex()] for site, one in state.held.items()},
+            "asked": state.asked,
             "survivors": None if survivors is None else [survivors.shared, survivors.sites],
         }
         self._write(_STATE, content)
@@ -211,7 +212,8 @@ def _state(content: Mapping[str, Any], terms: Terms, attempt: Attempt) -> SiteSt
     if content["roster"] is not None:
         roster = Roster(terms, attempt, tuple(Advertisement(**one) for one in content["roster"]))
         if content["survivors"] is not None:
-            survivors = Survivors(roster, *map(tuple, content["survivors"]))
+            shared, sites = map(tuple, content["survivors"])
+            survivors = Survivors(roster, shared, sites, content["asked"])
     held = {
         site: Held(*(bytes.fromhex(share) for share in shares))
         for site, shares in content["held"].items()
@@ -224,5 +226,6 @@ def _state(content: Mapping[str, Any], terms: Terms, attempt: Attempt) -> SiteSt
         seed=bytes.fromhex(content["seed"]),
         roster=roster,
         held=held,
+        asked=content["asked"],
         survivors=survivors,
     )

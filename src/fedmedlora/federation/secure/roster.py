@@ -137,9 +137,16 @@ class Roster:
         """What a sealed parcel, and its key, are about."""
         return {"for": "parcel", "from": sender, "to": recipient, "roster": self.sha256}
 
-    def pair(self, one: str, other: str) -> dict[str, Any]:
-        """What the mask of two sites is about."""
-        return {"for": "pair", "sites": self.ordered((one, other)), "roster": self.sha256}
+    def pair(self, one: str, other: str, asked: str) -> dict[str, Any]:
+        """What the mask of two sites is about.
+
+        Args:
+            one, other: the sites.
+            asked: hash of what they were asked to train: masks of two sites that were asked for
+                different things do not cancel.
+        """
+        sites = self.ordered((one, other))
+        return {"for": "pair", "sites": sites, "asked": asked, "roster": self.sha256}
 
     def own(self, site: str) -> dict[str, Any]:
         """What a site's own mask is about."""
@@ -171,6 +178,7 @@ class Survivors:
         roster: of the attempt.
         shared: who has shared its keys: these masked their rows with one another.
         sites: who has sent a masked row.
+        asked: hash of what they were asked to train.
 
     Raises:
         FederationError: fewer than the threshold, or a site that was not there before.
@@ -179,6 +187,7 @@ class Survivors:
     roster: Roster
     shared: tuple[str, ...]
     sites: tuple[str, ...]
+    asked: str
 
     def __post_init__(self) -> None:
         for name, part, whole in (
@@ -200,9 +209,8 @@ class Survivors:
     @property
     def statement(self) -> bytes:
         """What every survivor signs."""
-        return canonical(
-            {"roster": self.roster.sha256, "shared": self.shared, "survivors": self.sites}
-        )
+        told = {"shared": self.shared, "survivors": self.sites, "asked": self.asked}
+        return canonical({"roster": self.roster.sha256, **told})
 
     def signed(self, key: Ed25519PrivateKey) -> str:
         """A survivor's signature, hexadecimal."""
@@ -219,7 +227,8 @@ class Survivors:
             self.statement, signature, public[site], purpose="secure-survivors"
         ):
             raise FederationError(
-                "a survivor has signed another list of survivors than this one, or none"
+                "a survivor has signed another list of survivors than this one, or none, or was "
+                "asked to train something else"
             )
 
     def check_signatures(self, signatures: Sequence[tuple[str, str]]) -> None:

@@ -51,10 +51,11 @@ class SiteState:
     Attributes:
         attempt: it.
         stage: the last step that was taken.
-        channel, mask: private keys of the advertisement.
-        seed: of the site's own mask.
+        channel, mask: private keys of the advertisement; empty from ``mask`` on.
+        seed: of the site's own mask; likewise.
         roster: of the attempt, from ``share`` on.
         held: site -> shares that this site holds, its own included.
+        asked: hash of what it was asked to train, from ``receive`` on.
         survivors: whom it has signed, from ``agree`` on.
     """
 
@@ -65,6 +66,7 @@ class SiteState:
     seed: bytes = field(repr=False)
     roster: Roster | None = None
     held: Mapping[str, Held] = field(default_factory=dict, repr=False)
+    asked: str = ""
     survivors: Survivors | None = None
 
     def at(self, stage: Stage) -> SiteState:
@@ -166,13 +168,26 @@ def share(
     return replace(state, stage="shared", roster=roster, held=held), parcels
 
 
-def receive(state: SiteState, site: str, parcels: Mapping[str, bytes]) -> SiteState:
+def receive(state: SiteState, site: str, parcels: Mapping[str, bytes], *, asked: str) -> SiteState:
     """Take what the others have sealed for this site; who has sent nothing takes no further part.
+
+    The same once more, while nothing is masked, changes nothing: the training may have been killed.
+
+    Args:
+        state: after ``share``.
+        site: its name.
+        parcels: sender -> what it has sealed.
+        asked: hash of what the site is asked to train.
 
     Raises:
         FederationError: fewer than the threshold are left, or a parcel is not its sender's own to
             this site in this attempt.
     """
+    if state.stage == "training":
+        before = replace(state, stage="shared", held={site: state.held[site]}, asked="")
+        if receive(before, site, parcels, asked=asked) != state:
+            raise FederationError("it was asked to train something else in the same attempt")
+        return state
     roster = state.at("shared").known_roster
     held = dict(state.held)
     for other, parcel in parcels.items():
@@ -190,7 +205,7 @@ def receive(state: SiteState, site: str, parcels: Mapping[str, bytes]) -> SiteSt
         raise FederationError(
             f"{len(held)} sites have shared their keys, {roster.terms.threshold} are needed"
         )
-    return replace(state, stage="training", held=held)
+    return replace(state, stage="training", held=held, asked=asked)
 
 
 def mask(state: SiteState, site: str, row: Row) -> SiteState:
@@ -200,16 +215,20 @@ def mask(state: SiteState, site: str, row: Row) -> SiteState:
         state: after ``receive``.
         site: its name.
         row: of ``aggregation.ring``.
+
+    Returns:
+        the state, without the site's own secrets: what it holds of the others' is all it still
+        needs.
     """
     roster = state.at("training").known_roster
     add_mask(row, derived_key(state.seed, roster.own(site)))
     for other in state.held:
         if other != site:
             public = bytes.fromhex(roster.of(other).mask)
-            key = agreed_key(state.mask, public, roster.pair(site, other))
+            key = agreed_key(state.mask, public, roster.pair(site, other, state.asked))
             first = roster.place(site) < roster.place(other)
             (add_mask if first else take_mask)(row, key)
-    return replace(state, stage="masked")
+    return replace(state, stage="masked", channel=b"", mask=b"", seed=b"")
 
 
 def agree(
@@ -221,7 +240,7 @@ def agree(
         FederationError: it is too short, lacks this site, or names one that shared nothing.
     """
     roster = state.at("masked").known_roster
-    told = Survivors(roster, roster.ordered(state.held), tuple(survivors))
+    told = Survivors(roster, roster.ordered(state.held), tuple(survivors), state.asked)
     if site not in told.sites:
         raise FederationError("it has sent its masked row, and is not among the survivors")
     return replace(state, stage="agreed", survivors=told), told.signed(key)
