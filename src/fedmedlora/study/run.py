@@ -52,14 +52,14 @@ def run_study(study: Study, out: Path, *, on_event: OnEvent | None = None) -> No
     for checked in (study, *(run.study for run in further)):
         check_arms(study_arms(checked))
         check_privacy(study_arms(checked), load_data(checked))
-    places = [(study, out), *((run.study, out / run.folder) for run in further)]
-    check_ledgers(places)
+    runs_and_folders = [(study, out), *((run.study, out / run.folder) for run in further)]
+    check_ledgers(runs_and_folders)
     folder = RunFolder(out)
     for run in further:
         RunFolder(out / run.folder).check(run.study)
     folder.begin(study)
     with folder.alone():
-        note_unprotected(places)
+        note_unprotected(runs_and_folders)
         folder.write_json("variants.json", [run.record() for run in further])
         runs = [_prepare(0, "", study, folder)]
         for place, run in enumerate(further, 1):
