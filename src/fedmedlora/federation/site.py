@@ -23,7 +23,8 @@ from fedmedlora.model.backbone import Backbone
 from fedmedlora.model.candidates import candidate_losses
 from fedmedlora.model.encoding import Row
 from fedmedlora.model.lora import adapter_of, load_adapter, manifest_of, new_adapter_model
-from fedmedlora.model.private_training import NoiseSettings, refuse_dropout, train_privately
+from fedmedlora.model.private_training import NoiseSettings, train_privately
+from fedmedlora.model.trainable import refuse_dropout
 from fedmedlora.model.training import TrainingOutcome, TrainingSettings, train_adapter
 from fedmedlora.seeds import derive_seed
 

@@ -36,7 +36,13 @@ from fedmedlora.model.optimiser_state import (
 )
 from fedmedlora.model.restoring import kept_as_it_was
 from fedmedlora.model.row_gradients import RowDifferentiator, row_gradients
-from fedmedlora.model.trainable import check_finite, only_factors, put_back, trainable
+from fedmedlora.model.trainable import (
+    check_finite,
+    only_factors,
+    put_back,
+    refuse_dropout,
+    trainable,
+)
 from fedmedlora.model.training import (
     OnStep,
     TrainingOutcome,
@@ -108,31 +114,6 @@ class Randomness:
 def private_steps(settings: TrainingSettings, *, units: int, batch: int) -> int:
     """Steps of a round; an epoch is as many as draw each unit once on average."""
     return settings.steps or math.ceil(units / batch * settings.epochs)
-
-
-def refuse_dropout(model: torch.nn.Module) -> None:
-    """Refuse a model that drops activations: its masks are drawn for a batch as a whole.
-
-    One unit more or less would give every other row another mask, and so another gradient: what a
-    unit can change would not be bounded by its own.
-
-    Raises:
-        ConfigError: the adapter or the backbone has dropout.
-    """
-    layers = any(isinstance(one, torch.nn.Dropout) and one.p > 0 for one in model.modules())
-    # Of attention it is a number that layers look up, and no layer.
-    config = getattr(model, "config", None)
-    told = [
-        name
-        for name, value in ({} if config is None else vars(config)).items()
-        if name.endswith(("dropout", "pdrop")) and isinstance(value, float) and value > 0
-    ]
-    if layers or told:
-        raise ConfigError(
-            "adapter.dropout: with privacy there must be none, neither of the adapter nor of the "
-            f"backbone (its settings: {', '.join(told) or 'none'}): what one note changes could "
-            "not be bounded; set adapter.dropout: 0, or take another backbone"
-        )
 
 
 def train_privately(

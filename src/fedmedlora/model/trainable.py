@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fedmedlora.errors import AdapterError
+from fedmedlora.errors import AdapterError, ConfigError
 from fedmedlora.model.adapter import Part, factor_of
 
 if TYPE_CHECKING:
@@ -69,3 +69,28 @@ def put_back(model: PeftModel, values: dict[str, torch.Tensor]) -> None:
     for name, parameter in model.named_parameters():
         if name in values:
             parameter.data = values[name].clone()
+
+
+def refuse_dropout(model: torch.nn.Module) -> None:
+    """Refuse a model that drops activations: its masks are drawn for a batch as a whole.
+
+    One unit more or less would give every other row another mask, and so another gradient: what a
+    unit can change would not be bounded by its own.
+
+    Raises:
+        ConfigError: the adapter or the backbone has dropout.
+    """
+    layers = any(isinstance(one, torch.nn.Dropout) and one.p > 0 for one in model.modules())
+    # Of attention it is a number that layers look up, and no layer.
+    config = getattr(model, "config", None)
+    told = [
+        name
+        for name, value in ({} if config is None else vars(config)).items()
+        if name.endswith(("dropout", "pdrop")) and isinstance(value, float) and value > 0
+    ]
+    if layers or told:
+        raise ConfigError(
+            "adapter.dropout: with privacy there must be none, neither of the adapter nor of the "
+            f"backbone (its settings: {', '.join(told) or 'none'}): what one note changes could "
+            "not be bounded; set adapter.dropout: 0, or take another backbone"
+        )
