@@ -38,8 +38,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	    echo "error: $(PYTHON) cannot make an environment" \
 	        "(on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	@echo "installing into $(VENV): 2 to 3 minutes and about 2.1 GB"
-	@# The build backend comes first and is used as it is, so that it is pinned too.
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt hatchling editables
+	@# The build backends (ours, and what builds dependencies that come as source alone) come first and
+	@# are used as they are, so that they are pinned too.
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt hatchling editables \
+	    setuptools wheel
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt \
 	    --no-build-isolation -e '.[dev,simulation]'
 	@touch $@
