@@ -36,7 +36,7 @@ class Site:
             name, terms, units=units, rounds=rounds, ledger=self.ledger, own=folder / run
         )
 
-    def round(self, number, adapter=None, *, fails=None):
+    def round(self, number, adapter=None, *, fails=None, residual=None):
         adapter = adapter or start(float(number))
 
         def trainer(noise, units):
@@ -49,7 +49,8 @@ class Site:
                 Adapter(adapter.manifest, tensors), 20, 999, 1.5, 0.5, 0.1, {"steps": 5}
             )
 
-        return self.private.train(adapter, Order(number), settings=SETTINGS, trainer=trainer)
+        order = Order(number, residual=residual)
+        return self.private.train(adapter, order, settings=SETTINGS, trainer=trainer)
 
     def spent(self):
         with open_ledger(self.ledger, site="icu", unit="note") as ledger:
@@ -180,6 +181,14 @@ def test_the_same_round_from_another_adapter_is_another_answer_and_costs_again(t
     site = Site(tmp_path)
     site.round(1)
     site.round(1, start(9.0))
+    assert len(site.trained) == 2
+    assert site.spent() == 10
+
+
+def test_the_same_round_on_another_frozen_pair_is_another_answer_and_costs_again(tmp_path):
+    site, start_of = Site(tmp_path), start(1.0)
+    for pair in (start(2.0), start(3.0), start(3.0)):
+        site.round(1, start_of, residual=pair)
     assert len(site.trained) == 2
     assert site.spent() == 10
 

@@ -1,4 +1,9 @@
-"""What a site's quantised differences round away, carried to the next round (error feedback)."""
+"""What a site's quantised differences round away, carried to the next round (error feedback).
+
+Of a private round it is made of what the noise is in already, and of nothing else: carrying it on
+costs no more privacy. Something else in its place would be sent as it is, so it is never taken up
+unless its hash is the one that was written with it.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmedlora.canonical import sha256
 from fedmedlora.durable import write_bytes
 from fedmedlora.errors import AdapterError
 from fedmedlora.federation.own_rounds import OwnRounds
 
-_FILE = "rounding.npy"
+_FILE, _HASH = "rounding.npy", "rounding.sha256"
 
 
 class OwnRounding:
@@ -35,6 +41,7 @@ class OwnRounding:
         np.save(file, left)
         with self._rounds.new(round) as fresh:
             write_bytes(fresh / _FILE, file.getvalue())
+            write_bytes(fresh / _HASH, sha256(file.getvalue()).encode())
 
     def recall(self, *, before: int) -> NDArray[np.float32] | None:
         """What the last round before rounded away; None if nothing.
@@ -46,7 +53,10 @@ class OwnRounding:
         if place is None:
             return None
         try:
-            left = np.load(place / _FILE, allow_pickle=False)
+            data = (place / _FILE).read_bytes()
+            if (place / _HASH).read_text(encoding="ascii").strip() != sha256(data):
+                raise ValueError("its hash is another")
+            left = np.load(io.BytesIO(data), allow_pickle=False)
             if left.dtype != np.float32 or not bool(np.isfinite(left).all()):
                 raise ValueError("it is not what is written there")
         except (OSError, ValueError, EOFError) as error:

@@ -135,7 +135,8 @@ class PrivateRounds:
         answers = FirstRounds(self._own / "answers")
         with self._open() as ledger:
             plan = self._plan(ledger, settings)
-            asked = f"{plan.run}\n{adapter.sha256}\n{order.round}\n{order.trains}"
+            base = "" if order.residual is None else order.residual.sha256
+            asked = f"{plan.run}\n{adapter.sha256}\n{order.round}\n{order.trains}\n{base}"
             key = hashlib.sha256(asked.encode()).hexdigest()
             update = answers.recall(key, adapter)
             if update is not None:
