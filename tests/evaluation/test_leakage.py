@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from fedmedlora.errors import DataError
@@ -9,6 +10,7 @@ from fedmedlora.evaluation.intervals import Bootstrap
 from fedmedlora.evaluation.leakage import (
     CHANCE_BITS,
     attack_auc,
+    attack_rate,
     exposure,
     mean_with_interval,
     precision_at,
@@ -50,6 +52,60 @@ def test_what_cannot_be_compared_is_refused(pair):
         attack_auc([pair])
     with pytest.raises(DataError):
         attack_auc([])
+
+
+def test_members_are_found_above_all_but_a_twentieth_of_the_others():
+    # Of 20 others one may be taken for a member: the bar is the second highest, 18.
+    assert attack_rate([([20, 18.5, 18, 5], range(20))]).value == 2 / 4
+    # Of 19 none may: the bar is the highest, and who is level with it is not found.
+    assert attack_rate([([20, 18, 17, 5], range(19))]).value == 1 / 4
+    assert attack_rate([([1, 1], [1, 1])]).value == 0
+    assert attack_rate([([20, 18.5, 18, 5], range(20))], false_alarms=0.1).value == 3 / 4
+
+
+def test_each_site_has_a_bar_of_its_own_and_counts_by_its_members():
+    found = attack_rate([([1, 2, 3], [0]), ([11], [12])])
+    assert found.value == 3 / 4
+
+
+def test_a_few_exposed_notes_show_in_the_rate_and_not_in_the_mean():
+    others = [float(place) for place in range(100)]
+    members = [*others[:90], *(200.0 + place for place in range(10))]
+    assert attack_auc([(members, others)]).value == pytest.approx(0.505)
+    found = attack_rate([(members, others)])
+    assert found.value == 0.10
+    low = [place - 5.0 for place in range(10)]
+    assert attack_rate([([*others[:90], *low], others)]).value == 0
+
+
+def test_by_chance_a_rate_is_that_of_the_false_alarms_and_one_place_more():
+    rng = np.random.default_rng(0)
+    found = [
+        attack_rate([(rng.random(30), rng.random(40))], Bootstrap(resamples=1)).value
+        for _ in range(2000)
+    ]
+    assert np.mean(found) == pytest.approx(3 / 41, abs=0.005)
+
+
+def test_no_member_found_of_few_is_not_none_for_certain():
+    none, all_three = (attack_rate([(scores, range(5, 25))]) for scores in ([1] * 3, [99] * 3))
+    assert (none.value, none.low) == (0, 0)
+    assert none.high == pytest.approx(1 - 0.025 ** (1 / 3))  # exact, of 0 in 3
+    assert (all_three.value, all_three.high) == (1, 1)
+    assert all_three.low == pytest.approx(0.025 ** (1 / 3))
+    with pytest.raises(DataError, match="false positive rate"):
+        attack_rate([([1], [2])], false_alarms=1.0)
+    with pytest.raises(DataError):
+        attack_rate([])
+
+
+def test_the_rates_interval_knows_that_the_bar_was_drawn_too():
+    # Half of the members are between the two highest of the others: a draw without one of these
+    # sets the bar elsewhere, which the members alone cannot show.
+    members = [30.0, 21.5] * 50
+    found = attack_rate([(members, [*range(19), 21, 22])])
+    assert found.value == 1
+    assert found.low < 0.6
 
 
 def test_exposure_is_the_bits_of_the_rank():

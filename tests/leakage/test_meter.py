@@ -38,6 +38,9 @@ def test_every_adapter_is_measured_at_the_sites_that_trained_it(plain):
     # Two notes a patient: 6 training notes are 3, 1 and 2 held-out notes one each.
     assert (both.unit, both.members, both.others) == ("patient", 3, 2)
     assert 0 <= both.low <= both.auc <= both.high <= 1
+    assert all(0 <= one.tpr_low <= one.tpr <= one.tpr_high <= 1 for one in found.membership)
+    # Nobody can be sure of a share among three.
+    assert both.tpr_high - both.tpr_low > 0.5
     assert not found.exposure
     assert any("canaries" in sentence for sentence in found.missing)
 

@@ -179,6 +179,23 @@ def test_the_upper_end_of_membership_must_keep_the_bound(run, policy):
     assert release(run, policy(membership={**wanted, "end": "value"})).released
 
 
+def test_the_share_found_at_few_false_alarms_can_be_bounded_too(run, policy):
+    def change(leakage):
+        for one in leakage["membership"]:
+            one.update({"auc": 0.5, "low": 0.5, "high": 0.5})
+            one.update({"tpr": 0.2, "tpr_low": 0.1, "tpr_high": 0.4})
+
+    edit(run / "leakage.json", change)
+    wanted = {"auc": 0.6, "tpr": 0.3, "site": "all", "against": "held-out", "score": "loss"}
+    name = "membership TPR at 5 % FPR, all, held-out, by loss"
+    assert refused(run, policy(membership=wanted)) == {name: ("0.400", "at most 0.300 (upper end)")}
+    released = release(run, policy(membership={**wanted, "end": "value"}))
+    assert released.released
+    assert "5 % false positives: 0.200 (0.100 to 0.400)" in (
+        released.folder / "README.md"
+    ).read_text(encoding="utf-8")
+
+
 def test_leakage_that_was_not_measured_is_a_failure(run, policy):
     (run / "leakage.json").unlink()
     found = refused(run, policy(membership={"auc": 1.0}))

@@ -279,4 +279,7 @@ def membership(site, against, score, auc):
         "auc": auc,
         "low": auc - 0.1,
         "high": auc + 0.1,
+        "tpr": 0.2,
+        "tpr_low": 0.05,
+        "tpr_high": 0.4,
     }

@@ -238,6 +238,7 @@ def test_attacks_stand_with_their_intervals_and_what_was_not_measured(run):
     north = members.groups[0].rows[0]
     assert [cell.text for cell in north.cells] == [
         "held out", "its loss", "30 / 17 patients", "0.61", "0.51\u00a0to\u00a00.71",
+        "0.20", "0.05\u00a0to\u00a00.40",
     ]  # fmt: skip
     assert [[cell.text for cell in row.cells[:4]] for row in secrets.groups[0].rows] == [
         ["inside", "1", "6", "1.50"],

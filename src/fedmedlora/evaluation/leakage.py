@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import beta
 
 from fedmedlora.errors import DataError
 from fedmedlora.evaluation.intervals import DEFAULT_BOOTSTRAP, Bootstrap, draw_weights
@@ -58,6 +59,62 @@ def attack_auc(
         pairs.append(above.size)
     low, high = _ends(np.average(drawn, axis=0, weights=pairs), bootstrap)
     return Estimated(float(np.average(values, weights=pairs)), low, high)
+
+
+#: Of what is no member, the share that an attacker may take for one: see ``attack_rate``.
+FALSE_ALARMS = 0.05
+
+
+def attack_rate(
+    strata: Sequence[tuple[ArrayLike, ArrayLike]],
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
+    *,
+    false_alarms: float = FALSE_ALARMS,
+) -> Estimated:
+    """Share of members found with few false alarms: the true positive rate at a false positive rate.
+
+    A mean over all notes hides the few that are exposed (Carlini et al., S&P 2022, arXiv
+    2112.03570). Of each stratum's n others, k = floor(``false_alarms`` n) may be taken for members:
+    found are the members above the (k + 1)th highest of the others; ties are not found. By chance
+    that is (k + 1) / (n + 1): more than ``false_alarms`` where others are few. Strata are averaged
+    by numbers of members.
+
+    The interval is the wider, at each end, of a bootstrap over members and others and of the exact
+    one of a share (Clopper and Pearson 1934): none found of three is not "none for certain".
+
+    Args:
+        strata: as of ``attack_auc``.
+        bootstrap: gives draws and confidence.
+        false_alarms: in [0, 1).
+
+    Raises:
+        DataError: there is nothing to compare, a score is not finite, or ``false_alarms`` is out of
+            range.
+    """
+    if not strata:
+        raise DataError("members: there is nothing to compare")
+    if not 0 <= false_alarms < 1:
+        raise DataError(f"a false positive rate of {false_alarms} is not in [0, 1)")
+    found, members, drawn = 0, 0, []
+    for place, (inside, outside) in enumerate(strata):
+        own, others = _finite("members", inside), np.sort(_finite("others", outside))[::-1]
+        allowed = math.floor(false_alarms * len(others) + 1e-9)
+        seeded = replace(bootstrap, seed=bootstrap.seed + place)
+        weights = np.concatenate(list(draw_weights((len(own), len(others)), seeded)))
+        last = (weights[:, len(own) :].cumsum(axis=1) > allowed).argmax(axis=1)
+        hits = weights[:, : len(own)] * (own > others[last][:, None])
+        drawn.append(hits.sum(axis=1))
+        found += int((own > others[allowed]).sum())
+        members += len(own)
+    low, high = _ends(np.sum(drawn, axis=0) / members, bootstrap)
+    least, most = _exact_ends(found, members, confidence=bootstrap.confidence)
+    return Estimated(found / members, min(low, least), max(high, most))
+
+
+def _exact_ends(found: int, of: int, *, confidence: float) -> tuple[float, float]:
+    tail = (1 - confidence) / 2
+    low = float(beta.ppf(tail, found, of - found + 1)) if found else 0.0
+    return low, float(beta.ppf(1 - tail, found + 1, of - found)) if found < of else 1.0
 
 
 def precision_at(members: ArrayLike, others: ArrayLike, *, count: int) -> float:

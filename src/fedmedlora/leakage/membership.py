@@ -1,6 +1,7 @@
 """Membership: the losses of a site's training notes beside those of its notes that were held out.
 
-Enters: a bench and an arm. Leaves: an AUC with its interval for each site and for all of them, by
+Enters: a bench and an arm. Leaves: an AUC and a true positive rate at 5 % false
+positives, with their intervals, for each site and for all of them, by
 the adapter's loss and by how many times lower that is than the untrained backbone's.
 """
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmedlora.evaluation.intervals import Bootstrap
-from fedmedlora.evaluation.leakage import attack_auc
+from fedmedlora.evaluation.leakage import attack_auc, attack_rate
 from fedmedlora.leakage.bench import LeakageBench, NoteLosses
 from fedmedlora.leakage.records import ALL, Against, Membership, Score
 from fedmedlora.model.adapter import Adapter
@@ -140,9 +141,12 @@ def _records(
 ) -> list[Membership]:
     records = []
     for score in _SCORES:
-        auc = attack_auc([(a.scores[score], b.scores[score]) for a, b in pairs], bootstrap)
+        compared = [(a.scores[score], b.scores[score]) for a, b in pairs]
+        auc, rate = attack_auc(compared, bootstrap), attack_rate(compared, bootstrap)
         assert auc.low is not None
         assert auc.high is not None
+        assert rate.low is not None
+        assert rate.high is not None
         records.append(
             Membership(
                 method=label,
@@ -155,6 +159,9 @@ def _records(
                 auc=auc.value,
                 low=auc.low,
                 high=auc.high,
+                tpr=rate.value,
+                tpr_low=rate.low,
+                tpr_high=rate.high,
             )
         )
     return records

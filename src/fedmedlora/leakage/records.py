@@ -12,7 +12,7 @@ from fedmedlora.errors import RunError
 from fedmedlora.study.run_folder import RunFolder
 
 FILE = "leakage.json"
-FORMAT = 1
+FORMAT = 2
 #: Of all sites of an adapter.
 ALL = "all"
 #: loss: the adapter's own. calibrated: how many times lower than the untrained backbone's.
@@ -37,6 +37,9 @@ class Membership:
         score: what is compared.
         auc: 0.5 is chance.
         low, high: its interval.
+        tpr: share of the members that are found where at most 5 % of the others are taken for some;
+            see ``evaluation.leakage.attack_rate``.
+        tpr_low, tpr_high: its interval.
     """
 
     method: str
@@ -49,6 +52,9 @@ class Membership:
     auc: float
     low: float
     high: float
+    tpr: float
+    tpr_low: float
+    tpr_high: float
 
 
 @dataclass(frozen=True)

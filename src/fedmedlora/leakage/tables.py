@@ -24,11 +24,15 @@ def _membership(found: Leakage) -> Table:
             f"{one.members} / {one.others} {one.unit}s",
             format_ratio(one.auc),
             format_interval(one.low, one.high),
+            format_ratio(one.tpr),
+            format_interval(one.tpr_low, one.tpr_high),
         )
         for one in found.membership
     )
-    head = ("method", "site", "against", "by", "compared", "AUC", "interval")
-    return Table("Membership: AUC of telling training notes", head, rows, left=5)
+    head = ("method", "site", "against", "by", "compared", "AUC", "interval", "TPR at 5 %",
+            "interval")  # fmt: skip
+    title = "Membership: AUC of telling training notes, and share found at 5 % false positives"
+    return Table(title, head, rows, left=5)
 
 
 def _exposure(found: Leakage) -> Table:

@@ -116,7 +116,8 @@ def _leakage(evidence: Evidence) -> Iterator[str]:
                 yield (
                     f"Membership AUC at {one.site}, {one.members} training {one.unit}s against "
                     f"{one.others} {one.against}, by {one.score}: {one.auc:.3f} ({one.low:.3f} to "
-                    f"{one.high:.3f}); .5 is chance."
+                    f"{one.high:.3f}); .5 is chance. Found at 5 % false positives: {one.tpr:.3f} "
+                    f"({one.tpr_low:.3f} to {one.tpr_high:.3f})."
                 )
     run: Any = evidence.canaries
     if run is None or run.leakage is None:

@@ -128,6 +128,11 @@ def _membership(evidence: Evidence, policy: Policy) -> Iterator[Condition]:
         value = one.high if wanted.end == "high" else one.auc
         name = f"membership AUC, {one.site}, {one.against}, by {one.score}"
         yield Condition(name, value <= wanted.auc, f"{value:.3f}", bound)
+        if wanted.tpr is not None:
+            rate = one.tpr_high if wanted.end == "high" else one.tpr
+            name = f"membership TPR at 5 % FPR, {one.site}, {one.against}, by {one.score}"
+            most = f"at most {wanted.tpr:.3f}{end}"
+            yield Condition(name, rate <= wanted.tpr, f"{rate:.3f}", most)
 
 
 def _stale(evidence: Evidence) -> str:

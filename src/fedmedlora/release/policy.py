@@ -33,16 +33,18 @@ class LeastScore(Section):
 
 
 class MostMembership(Section):
-    """The membership AUC that may not be passed.
+    """How well membership may be told at most.
 
     Attributes:
         auc: in [0, 1].
+        tpr: share of members found at 5 % false positives, in [0, 1]; not asked if not given.
         end: what may not pass it: the upper end of the interval, or the value.
         score, against: see ``leakage.records``; all that were measured if not given.
         site: "all", or a site; if not given all that were measured.
     """
 
     auc: Share
+    tpr: Share | None = None
     end: Literal["high", "value"] = "high"
     score: Score | None = None
     against: Against | None = None

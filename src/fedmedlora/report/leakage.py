@@ -82,6 +82,8 @@ def _membership(found: Sequence[Membership]) -> list[Block]:
                     Cell(f"{one.members} / {one.others} {one.unit}s", number=False),
                     Cell(ratio(one.auc)),
                     Cell(interval(one.low, one.high)),
+                    Cell(NONE if one.tpr is None else ratio(one.tpr)),
+                    Cell(interval(one.tpr_low, one.tpr_high) or NONE),
                 ),
             )
             for one in found
@@ -97,14 +99,25 @@ def _membership(found: Sequence[Membership]) -> list[Block]:
     return [
         Table(
             caption="Membership: chance that a training note has a lower loss than a held-out one",
-            head=("Site", "against", "by", "compared", "AUC", "95 % interval"),
+            head=(
+                "Site",
+                "against",
+                "by",
+                "compared",
+                "AUC",
+                "95 % interval",
+                "TPR at 5 % FPR",
+                "95 % interval",
+            ),
             groups=tuple(groups),
         ),
         Figures((chart,)),
         Text(
             (
                 "0.5 is a coin. Against validation and test notes (held out) more may also mean "
-                "that these are other notes; withheld ones differ by chance alone.",
+                "that these are other notes; withheld ones differ by chance alone. TPR: of the "
+                "training notes, the share that is found where at most one in twenty of the others "
+                "is taken for one; a mean may hide the few that are exposed.",
             ),
             small=True,
         ),

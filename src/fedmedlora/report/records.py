@@ -139,6 +139,9 @@ class Membership(_Record):
     auc: float
     low: float
     high: float
+    tpr: Number = None
+    tpr_low: Number = None
+    tpr_high: Number = None
 
 
 class Exposed(_Record):
