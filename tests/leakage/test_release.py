@@ -14,6 +14,7 @@ from fedmedlora.federation.sums import check_sums
 from fedmedlora.leakage import exposure
 from fedmedlora.leakage.meter import measure_leakage
 from fedmedlora.model.adapter_files import read_adapter
+from fedmedlora.release import evidence as gathering
 from fedmedlora.release.gate import failed, release
 from fedmedlora.study.run_folder import RunFolder
 
@@ -62,6 +63,12 @@ PROMISE = {
     "sampling": "Poisson", "adversary": "sees all", "accountant": "prv", "covers": "the ledger",
     "sites": {"icu": {"epsilon": 2.5}, "outpatient": {"epsilon": 2.1}},
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _ledgers_as_noted(monkeypatch):
+    """The toy run has no ledgers; ``tests/study/test_private_release.py`` has."""
+    monkeypatch.setattr(gathering, "promise_now", lambda noted, arm, run: (noted, ""))
 
 
 def promised(run, **changes):

@@ -71,7 +71,7 @@ def attack_rate(
     *,
     false_alarms: float = FALSE_ALARMS,
 ) -> Estimated:
-    """Share of members found with few false alarms: the true positive rate at a false positive rate.
+    """Share of members found with few false alarms: a true positive rate at a false one.
 
     A mean over all notes hides the few that are exposed (Carlini et al., S&P 2022, arXiv
     2112.03570). Of each stratum's n others, k = floor(``false_alarms`` n) may be taken for members:

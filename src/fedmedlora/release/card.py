@@ -16,6 +16,10 @@ _WITHOUT = (
     "Trained without differential privacy: nothing bounds what can be found out about a patient "
     "from the adapter. What attacks found is below."
 )
+_NOT_COVERED = (
+    " Not covered by it: the scores above, made of test notes, and the attacks below, made with "
+    "the training notes themselves and without noise."
+)
 _HOW = {
     "federated": "federated by {method}",
     "single": "on the notes of one site alone",
@@ -50,7 +54,7 @@ def write_card(evidence: Evidence, policy: Policy) -> str:
         how=_HOW[arm.kind].format(method=arm.method),
         sites=list(_sites(evidence)),
         scores=list(_scores(evidence)),
-        privacy=evidence.privacy.sentence() if evidence.privacy else _WITHOUT,
+        privacy=evidence.privacy.sentence() + _NOT_COVERED if evidence.privacy else _WITHOUT,
         leakage=list(_leakage(evidence)),
         backbone=study.backbone.name,
         licence=policy.backbone.licence,
@@ -78,8 +82,10 @@ def _sites(evidence: Evidence) -> Iterator[dict[str, str]]:
     for name in evidence.sites:
         # The pooled site has the notes of all.
         whose = [told[name]] if name in told else list(told.values())
-        notes = sum(int(site.get("train", 0)) for site in whose)
-        yield {"name": name, "notes": str(notes), "share": shares.get(name, "none")}
+        counts = [int(site["train"]) for site in whose if "train" in site]
+        # Of a private row the number of units is told, and no other.
+        notes = str(sum(counts)) if counts or evidence.privacy is None else "not told"
+        yield {"name": name, "notes": notes, "share": shares.get(name, "none")}
 
 
 def _scores(evidence: Evidence) -> Iterator[dict[str, str]]:

@@ -48,6 +48,9 @@ def hold_against(evidence: Evidence, policy: Policy, *, at: Path) -> list[Condit
     found += [_score(evidence, wanted) for wanted in policy.scores]
     found += _membership(evidence, policy)
     found += _exposure(evidence, policy)
+    if evidence.privacy is not None or evidence.ledgers:
+        bound = "know of the run, and are as they were written"
+        found.append(Condition("ledgers", not evidence.ledgers, evidence.ledgers or "yes", bound))
     found += _privacy(evidence, policy)
     if policy.sites is not None:
         found.append(_sites(evidence, policy.sites))

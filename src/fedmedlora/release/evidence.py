@@ -13,7 +13,12 @@ from fedmedlora.evaluation.records import ScoreRecord
 from fedmedlora.leakage.records import Leakage, read_leakage
 from fedmedlora.model.adapter_files import read_adapter
 from fedmedlora.release.policy import Policy
-from fedmedlora.release.privacy import PrivacyStatement, privacy_of
+from fedmedlora.release.privacy import (
+    PrivacyStatement,
+    privacy_of,
+    promise_now,
+    without_counts,
+)
 from fedmedlora.study.arms import Arm, study_arms
 from fedmedlora.study.run_folder import RunFolder
 
@@ -51,7 +56,8 @@ class Evidence:
         scores: of the row.
         leakage: what was measured of the run; None if nothing.
         canaries: None if the policy names no such run.
-        privacy: None if it was trained without noise.
+        privacy: what the sites' ledgers say now; None if it was trained without noise.
+        ledgers: why they do not bear the promise; "" if they do, or if there is none.
         rounds: contributions of each round, as ``contributions.json`` has them.
     """
 
@@ -65,6 +71,7 @@ class Evidence:
     leakage: Leakage | None
     canaries: CanaryRun | None
     privacy: PrivacyStatement | None
+    ledgers: str
     rounds: tuple[Mapping[str, Any], ...]
 
     @property
@@ -111,17 +118,26 @@ def gather_evidence(run: Path, method: str | None, policy: Policy, *, at: Path) 
     if not adapter.is_dir():
         raise RunError(f"{adapter} is missing: there is nothing to release")
     wanted = policy.exposure
+    data = _mapping(folder, "data.json")
+    noted = privacy_of(done)
+    promise, fault = promise_now(noted, arm, run)
+    if promise is not None:
+        # Counts that no noise is in are no part of a private release.
+        data = without_counts(data, unit=promise.unit)
+    if promise is not noted and promise is not None:
+        done = {**done, "privacy": promise.model_dump(mode="json")}
     return Evidence(
         folder=folder,
         study=study,
         arm=arm,
         adapter_sha256=read_adapter(adapter).sha256,
         done=done,
-        data=_mapping(folder, "data.json"),
+        data=data,
         scores=scores,
         leakage=read_leakage(folder),
         canaries=None if wanted is None else _canary_run(at / wanted.run, arm),
-        privacy=privacy_of(done),
+        privacy=promise,
+        ledgers=fault,
         rounds=_rounds(folder, arm.label),
     )
 
