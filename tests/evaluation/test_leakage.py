@@ -39,6 +39,19 @@ def test_the_interval_is_wide_where_units_are_few_and_closes_on_the_value():
     assert few.high - few.low > 3 * (many.high - many.low)
 
 
+def test_the_interval_does_not_close_where_few_were_all_told_apart():
+    for value, scores in ((1, ([5, 6, 7, 8], [1, 2, 3, 4])), (0, ([1, 2, 3, 4], [5, 6, 7, 8]))):
+        found = attack_auc([scores])
+        assert found.value == value
+        # Four pairs with nobody in common, all won or all lost.
+        ends = sorted((value, abs(value - (1 - 0.025 ** (1 / 4)))))
+        assert (found.low, found.high) == pytest.approx(tuple(ends))
+    alike = attack_auc([([1, 1], [1, 1])])
+    assert alike.low < 0.1
+    assert alike.high > 0.9
+    assert attack_auc([(range(100, 200), range(100))]).low > 0.96
+
+
 def test_equal_seeds_give_equal_intervals():
     members, others = [1.0, 3.0, 5.0, 2.5], [0.0, 2.0, 4.0]
     one, other = (attack_auc([(members, others)], Bootstrap(seed=seed)) for seed in (3, 4))

@@ -36,7 +36,9 @@ def attack_auc(
 
     The area under the curve of the attack that says "member" above a threshold (Yeom et al., CSF
     2018, with score = minus loss). Only members and others of one stratum (a site) are compared;
-    of several, their AUCs are averaged by numbers of pairs. All are drawn with replacement.
+    of several, their AUCs are averaged by numbers of pairs. All are drawn with replacement. Where
+    no draw differs (every pair is won), the interval is the exact one of as many trials as there are
+    pairs without a unit in common: four patients above four others are .40 to 1, not 1 to 1.
 
     Args:
         strata: of each, scores of what was trained on, the higher the more like a member, one a
@@ -47,7 +49,7 @@ def attack_auc(
     """
     if not strata:
         raise DataError("members: there is nothing to compare")
-    values, drawn, pairs = [], [], []
+    values, drawn, pairs, apart = [], [], [], 0
     for place, (members, others) in enumerate(strata):
         inside, outside = _finite("members", members), _finite("others", others)
         above = (inside[:, None] > outside) + 0.5 * (inside[:, None] == outside)
@@ -57,8 +59,12 @@ def attack_auc(
         drawn.append(((first @ above) * second).sum(axis=1) / above.size)
         values.append(float(above.mean()))
         pairs.append(above.size)
+        apart += min(above.shape)
+    value = float(np.average(values, weights=pairs))
     low, high = _ends(np.average(drawn, axis=0, weights=pairs), bootstrap)
-    return Estimated(float(np.average(values, weights=pairs)), low, high)
+    if low == high:
+        low, high = _exact_ends(value * apart, apart, confidence=bootstrap.confidence)
+    return Estimated(value, low, high)
 
 
 #: Of what is no member, the share that an attacker may take for one: see ``attack_rate``.
@@ -111,7 +117,8 @@ def attack_rate(
     return Estimated(found / members, min(low, least), max(high, most))
 
 
-def _exact_ends(found: int, of: int, *, confidence: float) -> tuple[float, float]:
+def _exact_ends(found: float, of: int, *, confidence: float) -> tuple[float, float]:
+    """Of a share (Clopper and Pearson 1934); ties may count half."""
     tail = (1 - confidence) / 2
     low = float(beta.ppf(tail, found, of - found + 1)) if found else 0.0
     return low, float(beta.ppf(1 - tail, found + 1, of - found)) if found < of else 1.0
