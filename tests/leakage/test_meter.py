@@ -85,6 +85,18 @@ def test_withheld_notes_are_trained_on_by_nobody_and_compared_with(canaries, tmp
     assert {name: site["canaries"] for name, site in told.items()} == {"icu": 4, "outpatient": 4}
 
 
+def test_the_untrained_losses_are_of_the_very_notes_that_are_measured(plain):
+    bench = LeakageBench(RunFolder(plain), ["fed-medlora"])
+    [arm] = bench.arms
+    site = bench.sites(arm)[0]
+    first, second = site.train[:2], site.train[2:4]
+    before = [bench.before(arm, site, notes, split="train") for notes in (first, second)]
+    for found, notes in zip(before, (first, second), strict=True):
+        again = bench.losses(arm, None, site, notes)
+        assert found.losses.tolist() == again.losses.tolist()
+    assert before[0].losses.tolist() != before[1].losses.tolist()
+
+
 def test_only_training_notes_hold_canaries(canaries):
     data = load_data(RunFolder(canaries).study())
     numbers = [str(one.secret.number) for site in data.sites for one in site.canaries]

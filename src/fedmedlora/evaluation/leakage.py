@@ -37,8 +37,8 @@ def attack_auc(
     The area under the curve of the attack that says "member" above a threshold (Yeom et al., CSF
     2018, with score = minus loss). Only members and others of one stratum (a site) are compared;
     of several, their AUCs are averaged by numbers of pairs. All are drawn with replacement. Where
-    no draw differs (every pair is won), the interval is the exact one of as many trials as there are
-    pairs without a unit in common: four patients above four others are .40 to 1, not 1 to 1.
+    no draw differs (every pair is won), the interval is the exact one of as many trials as there
+    are pairs without a unit in common: four patients above four others are .40 to 1, not 1 to 1.
 
     Args:
         strata: of each, scores of what was trained on, the higher the more like a member, one a

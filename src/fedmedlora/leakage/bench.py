@@ -117,10 +117,11 @@ class LeakageBench:
     def before(
         self, arm: Arm, site: SiteData, documents: Sequence[Document], *, split: str
     ) -> NoteLosses:
-        """As ``losses``, of the untrained backbone; computed once for each site and split."""
+        """As ``losses``, of the untrained backbone; computed once for each part of a split."""
         section = arm.study.training
-        key = (site.name, split, len(documents), section.objective, section.max_tokens,
-               arm.study.absent)  # fmt: skip
+        # Rows of a study may be trained on different notes of a site, as many.
+        notes = tuple(one.id for one in documents)
+        key = (site.name, split, notes, section.objective, section.max_tokens, arm.study.absent)
         if key not in self._before:
             self._before[key] = self.losses(arm, None, site, documents)
         return self._before[key]
