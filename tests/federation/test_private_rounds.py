@@ -72,10 +72,12 @@ def test_a_run_uses_its_budget_up_with_one_noise_and_says_so(tmp_path):
     assert (told["privacy/units"], told["privacy/rate"], told["privacy/steps"]) == (10, 0.4, 10)
 
 
-def test_no_loss_and_no_count_of_rows_or_tokens_leaves(tmp_path):
+def test_no_loss_no_time_and_no_count_of_rows_or_tokens_leaves(tmp_path):
     update = Site(tmp_path).round(1)
     assert (update.loss_first, update.loss_last) == (None, None)
     assert (update.examples, update.tokens) == (10, 10)
+    # Kept answers are told alike.
+    assert (update.seconds, Site(tmp_path).round(1).seconds) == (0, 0)
 
 
 def test_when_the_notes_are_touched_the_round_is_in_the_ledger(tmp_path):

@@ -207,7 +207,7 @@ class SiteUpdate:
         tokens: training tokens used, > 0.
         loss_first: mean training loss of the first logged step, ``None`` if not known.
         loss_last: likewise of the last.
-        seconds: wall time of the training.
+        seconds: wall time of the training; 0 of a private site.
         counts: further numbers for the record (rows cut, steps); names and numbers only.
     """
 

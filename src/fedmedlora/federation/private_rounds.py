@@ -5,7 +5,8 @@
                                                       -> failed -> confirmed -> a word
 
 The ledger stays open, and so closed to other processes, while the round is trained. What leaves is
-the adapter, how many units there are, and what was spent: no loss and no count of rows or tokens.
+the adapter, how many units there are, and what was spent: no loss, no count of rows or tokens, and
+not how long it took.
 """
 
 from __future__ import annotations
@@ -161,6 +162,7 @@ class PrivateRounds:
                 tokens=self.count,
                 loss_first=None,
                 loss_last=None,
+                seconds=0.0,  # longer where more, or longer, rows were drawn
                 counts={**update.counts, **{f"privacy/{name}": n for name, n in told.items()}},
             )
             answers.keep(key, update)
