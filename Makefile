@@ -26,7 +26,7 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: help install demo open-corpora privacy privacy-open-corpora test lint clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-21s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## make the environment in .venv
 
@@ -59,8 +59,9 @@ open-corpora: $(INSTALLED) ## the same on open clinical corpora (CORPORA=folder)
 	    --set 'root=$(abspath $(CORPORA))'
 	$(BIN)/fedmedlora report runs/open-corpora
 
-privacy: $(INSTALLED) ## F1 against epsilon on synthetic hospitals, three seeds, runs/privacy
+privacy: $(INSTALLED) ## F1 and leakage against epsilon, synthetic hospitals, three seeds
 	$(BIN)/fedmedlora run studies/privacy.yaml --out runs/privacy
+	$(BIN)/python benchmarks/privacy.py runs/privacy
 	$(BIN)/fedmedlora report runs/privacy
 
 privacy-open-corpora: $(INSTALLED) ## the same on open clinical corpora (CORPORA=folder), one seed
