@@ -6,10 +6,10 @@ The run is of a study with `seeds` and with canaries and withheld notes (`leakag
 studies/privacy.yaml. Runs without leakage.json are measured first (`fedmedlora leakage`), so many
 at a time. Every cell is the mean over seeds, with the least and the most in brackets. F1: strict,
 micro, all cohorts, of test notes. AUC: of all sites' training notes against withheld ones, by loss
-and calibrated. Exposure: bits at the largest number of repetitions, canaries `inside` and `beside`
-annotated spans. Rare words: AUC of "whose is it?", mean of sites, from one site's update and from
-the sum that secure aggregation leaves. Seconds: of a row, training and decoding, as the run had the
-machine.
+and calibrated; TPR: the share of them found at 5 % false positives. Exposure: bits at
+the largest number of repetitions, canaries `inside` and `beside` annotated spans. Rare words: AUC
+of "whose is it?", mean of sites, from one site's update and from the sum that secure aggregation
+leaves. Seconds: of a row, training and decoding, as the run had the machine.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedmedlora.errors import RunError
 from fedmedlora.leakage.meter import measure_leakage
 from fedmedlora.leakage.records import ALL, Leakage, read_leakage
 from fedmedlora.progress import quiet_libraries
 from fedmedlora.study.run_folder import RunFolder
 
 HEAD = (
-    "method", "epsilon", "strict F1", "AUC, loss", "AUC, calibrated", "exposure, inside", "beside",
-    "rare words, update", "sum", "seconds",
+    "method", "epsilon", "strict F1", "AUC, loss", "AUC, calibrated", "TPR, calibrated",
+    "exposure, inside", "beside", "rare words, update", "sum", "seconds",
 )  # fmt: skip
 Measure = Callable[[Leakage, str], Iterable[float]]
 
@@ -52,7 +53,10 @@ def main() -> None:
 
 def measured(run: Path) -> bool:
     """Whether leakage.json has every adapter of a run."""
-    found = read_leakage(RunFolder(run))
+    try:
+        found = read_leakage(RunFolder(run))
+    except RunError:  # of an earlier version, which did not measure all of it
+        return False
     adapters = {folder.name for folder in (run / "adapters").iterdir()}
     return found is not None and adapters <= set(found.adapters)
 
@@ -98,6 +102,13 @@ def membership(score: str) -> Measure:
     ]  # fmt: skip
 
 
+def found_at_few_alarms(score: str) -> Measure:
+    return lambda found, label: [
+        one.tpr for one in found.membership
+        if (one.method, one.site, one.against, one.score) == (label, ALL, "withheld", score)
+    ]  # fmt: skip
+
+
 def exposed(kind: str) -> Measure:
     def bits(found: Leakage, label: str) -> Iterable[float]:
         of_it = [one for one in found.exposure if (one.method, one.kind) == (label, kind)]
@@ -117,6 +128,7 @@ def words(seen: str) -> Measure:
 MEASURES: dict[str, Measure] = {
     "AUC, loss": membership("loss"),
     "AUC, calibrated": membership("calibrated"),
+    "TPR, calibrated": found_at_few_alarms("calibrated"),
     "exposure, inside": exposed("inside"),
     "beside": exposed("beside"),
     "rare words, update": words("update"),
