@@ -15,7 +15,13 @@ from fedmedlora.federation.deployment.coordinator import coordinator_services
 from fedmedlora.federation.deployment.flower_files import app_configuration, write_flower_files
 from fedmedlora.federation.deployment.hospital import site_services
 from fedmedlora.federation.deployment.journal import at_work
-from fedmedlora.federation.deployment.layout import CoordinatorFolder, SiteFolder
+from fedmedlora.federation.deployment.layout import (
+    COORDINATOR_VARIABLE,
+    SETTINGS_KEY,
+    SITE_KEY,
+    CoordinatorFolder,
+    SiteFolder,
+)
 from fedmedlora.federation.deployment.membership import refuse_changed_terms
 from fedmedlora.federation.deployment.services import Service, Services, refuse_taken_port
 from fedmedlora.federation.deployment.tending import held, tend_federation
@@ -27,8 +33,6 @@ from fedmedlora.study.shared import read_shared, site_study
 
 #: Of the Flower app; see ``study.flower_app``, which is not imported here: it would load Flower.
 _APP = "fedmedlora.study.flower_app"
-_COORDINATOR_VARIABLE = "FEDMEDLORA_COORDINATOR"
-_SETTINGS_KEY = "settings"
 _TEND_S = 1.0
 
 
@@ -55,7 +59,7 @@ def start_federation(root: Path, *, note: Callable[[str], None]) -> None:
             version=__version__, server=f"{_APP}:server", client=f"{_APP}:client"
         )
         write_flower_files(folder, port=settings.superlink_port, app=app)
-        environment = _environment(settings.threads) | {_COORDINATOR_VARIABLE: str(folder.root)}
+        environment = _environment(settings.threads) | {COORDINATOR_VARIABLE: str(folder.root)}
         services = coordinator_services(
             folder, port=settings.superlink_port, proxy=proxied, environment=environment
         )
@@ -102,7 +106,7 @@ def start_site(file: Path, *, note: Callable[[str], None]) -> None:
                 coordinator=settings.coordinator,
                 port=settings.port,
                 work=work,
-                node={"site": settings.name, _SETTINGS_KEY: str(file)},
+                node={SITE_KEY: settings.name, SETTINGS_KEY: str(file)},
                 environment=around,
             ),
             logs=work / "logs",

@@ -1,7 +1,7 @@
 """Who a site is: its own keys made, a small public file that names them out; and back, if it holds.
 
 FOLDER/keys/signing.key, node.key    made at the hospital, mode 0600; they never leave it
-FOLDER/SITE.membership.json          their public halves, signed with the first: for the coordinator
+FOLDER/SITE.membership.json          their public halves, signed with both: for the coordinator
 """
 
 from __future__ import annotations
@@ -10,23 +10,20 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_ssh_public_key,
-)
-
 from fedmedlora.canonical import canonical, sha256
 from fedmedlora.durable import write_private
 from fedmedlora.errors import ConfigError, DataError
 from fedmedlora.federation import signing
 from fedmedlora.federation.deployment.layout import SiteFolder, membership_file
+from fedmedlora.federation.deployment.node_keys import (
+    is_node_key,
+    is_signed_with_node_key,
+    make_node_key,
+    sign_with_node_key,
+)
 
 _MOST_BYTES = 65_536
+_SAID = ("site", "federation", "signing", "node")
 
 
 @dataclass(frozen=True)
@@ -38,18 +35,28 @@ class Membership:
         federation: see ``federation_id``.
         signing: its public key for what it sends, 64 hexadecimal digits.
         node: its public key for the connection, a line of OpenSSH's.
-        proof: signature of all of it by the first key, hexadecimal; "" before it is signed.
+        node_proof: signature of the statement by the private half of ``node``, hexadecimal: whoever
+            made this has that key. "" before it is signed.
+        proof: signature of the statement and of ``node_proof`` by the private half of ``signing``,
+            hexadecimal; "" before it is signed.
     """
 
     site: str
     federation: str
     signing: str
     node: str
+    node_proof: str = ""
     proof: str = ""
 
     @property
     def statement(self) -> bytes:
-        """What the proof is of."""
+        """Who the site says that it is: what both keys sign."""
+        content = asdict(self)
+        return canonical({name: content[name] for name in _SAID})
+
+    @property
+    def signed(self) -> bytes:
+        """What the proof is of: ECDSA has many signatures of one statement, so this one's too."""
         content = asdict(self)
         del content["proof"]
         return canonical(content)
@@ -104,13 +111,11 @@ def make_membership(folder: SiteFolder, *, site: str, federation: str) -> Member
     Raises:
         RunError: a file exists already (none is overwritten), or cannot be written.
     """
-    public = signing.make_key(folder.signing_key)
-    node = ec.generate_private_key(ec.SECP384R1())  # the kind that Flower asks for
-    private = node.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-    write_private(folder.node_key, private)
-    made = Membership(site, federation, public, _line(node.public_key()))
+    public, node = signing.make_key(folder.signing_key), make_node_key(folder.node_key)
+    made = Membership(site, federation, public, node)
+    made = replace(made, node_proof=sign_with_node_key(made.statement, folder.node_key))
     key = signing.read_key(folder.signing_key)
-    made = replace(made, proof=signing.sign(made.statement, key, purpose="membership"))
+    made = replace(made, proof=signing.sign(made.signed, key, purpose="membership"))
     write_private(membership_file(folder.root, site), made.to_json())
     return made
 
@@ -119,8 +124,8 @@ def read_membership(path: Path) -> Membership:
     """Read what a site says of itself; it may come from anybody.
 
     Raises:
-        DataError: the file cannot be read, is something else, or was not signed as it is with the
-            key that it names.
+        DataError: the file cannot be read, is something else, or was not signed as it is with both
+            keys that it names.
     """
     try:
         with path.open("rb") as file:
@@ -132,27 +137,17 @@ def read_membership(path: Path) -> Membership:
         raise DataError("is no SITE.membership.json of `site unpack`", path=path) from error
     if any(not isinstance(getattr(made, field.name), str) for field in fields(made)):
         raise DataError("is no SITE.membership.json of `site unpack`", path=path)
-    if not signing.is_signed(made.statement, made.proof, made.signing, purpose="membership"):
+    if not signing.is_signed(made.signed, made.proof, made.signing, purpose="membership"):
         raise DataError(
             "its proof does not fit: it was changed on its way; ask the site to send it again",
             path=path,
         )
-    if not _is_node_key(made.node):
+    if not is_node_key(made.node):
         raise DataError("its node key is no ECDSA key on P-384 in OpenSSH's form", path=path)
+    if not is_signed_with_node_key(made.statement, made.node_proof, made.node):
+        raise DataError(
+            "nothing shows that its maker has the node key that it names, which may be another's; "
+            f"ask site {made.site!r} for the file that `site unpack` makes",
+            path=path,
+        )
     return made
-
-
-def _is_node_key(line: str) -> bool:
-    try:
-        key = load_ssh_public_key(line.encode())
-    except (ValueError, UnsupportedAlgorithm):
-        return False
-    return (
-        isinstance(key, ec.EllipticCurvePublicKey)
-        and isinstance(key.curve, ec.SECP384R1)
-        and _line(key) == line  # one writing of a key only
-    )
-
-
-def _line(key: ec.EllipticCurvePublicKey) -> str:
-    return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
