@@ -13,6 +13,7 @@ from fedmedlora.durable import private_folder
 from fedmedlora.errors import ConfigError
 from fedmedlora.federation.deployment.coordinator import coordinator_services
 from fedmedlora.federation.deployment.flower_files import app_configuration, write_flower_files
+from fedmedlora.federation.deployment.holding import held
 from fedmedlora.federation.deployment.hospital import site_services
 from fedmedlora.federation.deployment.journal import at_work
 from fedmedlora.federation.deployment.layout import (
@@ -24,7 +25,7 @@ from fedmedlora.federation.deployment.layout import (
 )
 from fedmedlora.federation.deployment.membership import refuse_changed_terms
 from fedmedlora.federation.deployment.services import Service, Services, refuse_taken_port
-from fedmedlora.federation.deployment.tending import held, tend_federation
+from fedmedlora.federation.deployment.tending import tend_federation
 from fedmedlora.federation.offline import NO_HUB, OFFLINE
 from fedmedlora.study.admitting import all_admitted
 from fedmedlora.study.securing import secure_terms
