@@ -81,6 +81,9 @@ class Journal:
         elif kind == "set-aside":
             self._content["set_aside"] = facts["rounds"]
             self._write()
+        elif kind == "log-gap":
+            self._content["log_gap"] = facts["rounds"]
+            self._write()
         elif kind == "round-done" and isinstance(record := facts["record"], RoundRecord):
             self._enter(self._content["state"], complete=record.round)
 
