@@ -185,6 +185,44 @@ def test_a_private_key_that_others_may_read_is_found(federation, tmp_path):
     assert states(file)["keys/signing.key"] == "wrong"
 
 
+@pytest.mark.parametrize("name", ["signing.key", "node.key"])
+def test_keys_that_are_not_those_of_the_membership_are_told_before_anything_starts(
+    federation, tmp_path, capsys, name
+):
+    _, [icu, outpatient, _] = federation
+    file = changed(icu.settings, tmp_path)
+    other = outpatient.settings.parent / "keys" / name
+    (tmp_path / "keys" / name).write_bytes(other.read_bytes())
+    assert states(file)["keys"] == "wrong"
+    assert run_command(["site", "start", str(file)]) == 2
+    told = capsys.readouterr().err
+    assert f"{name} is not the key that icu.membership.json names" in told
+
+
+def test_a_folder_of_another_site_than_the_settings_name_says_whose_it_is(
+    federation, tmp_path, capsys
+):
+    _, [icu, *_] = federation
+    file = changed(icu.settings, tmp_path, name="outpatient")
+    assert states(file)["terms"] == "wrong"
+    assert run_command(["site", "start", str(file)]) == 2
+    told = capsys.readouterr().err
+    assert "no outpatient.membership.json here, but icu.membership.json: `name`" in told
+
+
+def test_a_site_whose_notes_are_not_there_does_not_start_and_may_be_started_later(
+    federation, tmp_path, capsys
+):
+    _, [icu, *_] = federation
+    notes = {"train": "a.jsonl", "validation": "b.jsonl", "test": "c.jsonl"}
+    file = changed(icu.settings, tmp_path, notes=notes)
+    # Not 2, after which a service is not started again: their disk may come later.
+    assert run_command(["site", "start", str(file)]) == 1
+    told = capsys.readouterr().err
+    assert f"{tmp_path / 'a.jsonl'}: no such file" in told
+    assert f"site check {file}" in told
+
+
 def test_a_site_trains_as_it_would_on_one_machine_with_all(federation):
     _, [icu, *_] = federation
     worker = site_worker(icu.settings, "icu")

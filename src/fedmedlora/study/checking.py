@@ -21,7 +21,7 @@ from fedmedlora.errors import ConfigError, FedMedLoRAError
 from fedmedlora.evaluation.tables import Table
 from fedmedlora.federation.deployment.layout import SiteFolder
 from fedmedlora.federation.deployment.members import known_members
-from fedmedlora.federation.deployment.membership import refuse_changed_terms
+from fedmedlora.federation.deployment.membership import refuse_changed_terms, refuse_other_keys
 from fedmedlora.federation.deployment.reaching import reach
 from fedmedlora.privacy.ledger import open_ledger
 from fedmedlora.study.arms import secure_options, study_arms
@@ -33,7 +33,7 @@ from fedmedlora.study.shared import Shared, read_shared, site_study
 
 #: Estimates of memory were up to 11 % low (docs/performance.md).
 _ROOM = 1.2
-_KIT_FILES = "take the file that is named out of the kit again"
+_KIT_FILES = "set right what is named; study.yaml and coordinator.pub are in the kit (tar -xzf)"
 _NEW_KEYS = "unpack the kit into a new folder and have its membership admitted (--replace)"
 
 
@@ -51,7 +51,7 @@ def check_site(file: Path) -> list[Check]:
     checks = [Check("settings", "ok", name)]
     checks += _guarded("kit", "unpack the site's kit again", lambda: _versions(folder))
     checks += _guarded("terms", _KIT_FILES, lambda: _terms(folder, settings))
-    checks += _keys(folder)
+    checks += _keys(folder, settings)
     checks += _guarded("sites", "see docs/deploy.md", lambda: _members(folder, shared, settings))
     checks += _guarded("notes", "change notes in the settings", lambda: _notes(study))
     if METHODS[shared.arm.federated_method].scored:
@@ -95,7 +95,7 @@ def _terms(folder: SiteFolder, settings: SiteSettings) -> list[Check]:
     return [Check("terms", "ok", "study and coordinator are those of the kit")]
 
 
-def _keys(folder: SiteFolder) -> list[Check]:
+def _keys(folder: SiteFolder, settings: SiteSettings) -> list[Check]:
     checks = []
     for file in (folder.node_key, folder.signing_key):
         name = str(file.relative_to(folder.root))
@@ -106,7 +106,14 @@ def _keys(folder: SiteFolder) -> list[Check]:
         own = os.name == "nt" or not mode & 0o077
         advice = "" if own else f"chmod 600 {name}; if others may have read it, {_NEW_KEYS}"
         checks.append(Check(name, "ok" if own else "wrong", f"mode {mode:04o}", advice))
+    if all(one.state == "ok" for one in checks):
+        checks += _guarded("keys", _NEW_KEYS, lambda: _own_keys(folder, settings))
     return checks
+
+
+def _own_keys(folder: SiteFolder, settings: SiteSettings) -> list[Check]:
+    refuse_other_keys(folder, settings.name)
+    return [Check("keys", "ok", "those that the membership names")]
 
 
 def _members(folder: SiteFolder, shared: Shared, settings: SiteSettings) -> list[Check]:

@@ -19,6 +19,7 @@ from fedmedlora.federation.deployment.node_keys import (
     is_node_key,
     is_signed_with_node_key,
     make_node_key,
+    public_node_key,
     sign_with_node_key,
 )
 
@@ -83,6 +84,23 @@ def federation_id(study: bytes, coordinator: str) -> str:
     return sha256(canonical(content))
 
 
+def own_membership(folder: SiteFolder, site: str) -> Membership:
+    """What a site's own folder says of it.
+
+    Raises:
+        ConfigError: the folder is not this site's.
+        DataError: its file is damaged.
+    """
+    file = membership_file(folder.root, site)
+    if file.exists():
+        return read_membership(file)
+    others = sorted(one.name for one in folder.root.glob(membership_file(Path(), "*").name))
+    raise ConfigError(
+        f"{folder.root}: `site unpack` made no {file.name} here"
+        + (f", but {', '.join(others)}: `name` in the settings is another site's" if others else "")
+    )
+
+
 def refuse_changed_terms(folder: SiteFolder, site: str, *, study: Path) -> None:
     """Refuse a site's folder whose study or coordinator are not those that its keys were made for.
 
@@ -92,17 +110,40 @@ def refuse_changed_terms(folder: SiteFolder, site: str, *, study: Path) -> None:
         study: the study file that it would answer for.
 
     Raises:
-        ConfigError: they are others, or a file is missing or damaged.
-        DataError: the site's own membership is damaged or missing.
+        ConfigError: they are others, the folder is another site's, or a file is missing or damaged.
+        DataError: the site's own membership is damaged.
     """
     public = signing.read_public_key(folder.coordinator)
-    mine = read_membership(membership_file(folder.root, site))
+    mine = own_membership(folder, site)
     if federation_id(study.read_bytes(), public) != mine.federation:
         raise ConfigError(
             f"{study} or {folder.coordinator} is not as it came in the kit, whose study and "
             "coordinator this site agreed to when it was unpacked; take both files out of the kit "
             "again (tar -xzf)"
         )
+
+
+def refuse_other_keys(folder: SiteFolder, site: str) -> None:
+    """Refuse private keys that are not those which the site's membership names.
+
+    Nobody would let it in: what was admitted is the membership.
+
+    Raises:
+        ConfigError: so they are, one cannot be read, or the folder is another site's.
+        DataError: the site's own membership is damaged.
+    """
+    mine = own_membership(folder, site)
+    here = {
+        folder.signing_key: signing.public_key(signing.read_key(folder.signing_key))
+        == mine.signing,
+        folder.node_key: public_node_key(folder.node_key) == mine.node,
+    }
+    for file, same in here.items():
+        if not same:
+            raise ConfigError(
+                f"{file} is not the key that {membership_file(folder.root, site).name} names: it "
+                "is of another site, or of a kit that was unpacked another time; put the own back"
+            )
 
 
 def make_membership(folder: SiteFolder, *, site: str, federation: str) -> Membership:

@@ -39,6 +39,15 @@ def make_node_key(path: Path) -> str:
     return _line(key.public_key())
 
 
+def public_node_key(path: Path) -> str:
+    """The public half of the private key of a file.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds another kind of key.
+    """
+    return _line(_private(path).public_key())
+
+
 def is_node_key(line: str) -> bool:
     """Whether a text is the public half of such a key, in the one writing that we give it."""
     key = _public(line)
@@ -51,13 +60,7 @@ def sign_with_node_key(statement: bytes, path: Path) -> str:
     Raises:
         ConfigError: the file cannot be read, or holds another kind of key.
     """
-    try:
-        key = load_ssh_private_key(path.read_bytes(), None)
-    except (OSError, ValueError, UnsupportedAlgorithm) as error:
-        raise ConfigError(f"{path}: the node's private key cannot be read") from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ConfigError(f"{path}: is no ECDSA key, the kind that Flower asks for")
-    return key.sign(_message(statement), _ALGORITHM).hex()
+    return _private(path).sign(_message(statement), _ALGORITHM).hex()
 
 
 def is_signed_with_node_key(statement: bytes, signature: str, line: str) -> bool:
@@ -75,6 +78,16 @@ def is_signed_with_node_key(statement: bytes, signature: str, line: str) -> bool
 def _message(statement: bytes) -> bytes:
     # A SuperNode signs its requests with the same key: none of them begins like this.
     return b"fedmedlora membership of a node 1\n" + statement
+
+
+def _private(path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = load_ssh_private_key(path.read_bytes(), None)
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        raise ConfigError(f"{path}: the node's private key cannot be read") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ConfigError(f"{path}: is no ECDSA key, the kind that Flower asks for")
+    return key
 
 
 def _public(line: str) -> ec.EllipticCurvePublicKey | None:
