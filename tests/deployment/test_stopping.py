@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 from deployment_toys import wait_until
 
-from fedmedlora.errors import RunError
+from fedmedlora.errors import ConfigError, RunError
 from fedmedlora.federation.deployment.holding import held, stop_federation
 from fedmedlora.federation.deployment.journal import at_work, is_at_work
 from fedmedlora.federation.deployment.layout import CoordinatorFolder
@@ -26,6 +26,7 @@ IN_A_CONTAINER = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--
 
 @pytest.fixture
 def folder(tmp_path):
+    (tmp_path / "study.yaml").touch()
     return CoordinatorFolder(tmp_path)
 
 
@@ -118,6 +119,11 @@ def test_a_note_that_cannot_be_read_ends_nobody(folder, text):
         with pytest.raises(RunError, match="cannot be read"):
             stop_federation(folder)
         assert process.poll() is None
+
+
+def test_a_folder_that_is_no_coordinators_is_told(tmp_path):
+    with pytest.raises(ConfigError, match="is no folder that `federation init` made"):
+        stop_federation(CoordinatorFolder(tmp_path / "mistyped"))
 
 
 def test_nothing_is_left_of_a_command_that_ended(folder):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmedlora.durable import replace_private
-from fedmedlora.errors import RunError
+from fedmedlora.errors import ConfigError, RunError
 from fedmedlora.federation.deployment.journal import at_work, is_at_work
 from fedmedlora.federation.deployment.layout import CoordinatorFolder
 
@@ -46,9 +46,12 @@ def stop_federation(folder: CoordinatorFolder, *, seconds: float = 60.0) -> bool
     another's here.
 
     Raises:
+        ConfigError: the folder is no coordinator's.
         RunError: it runs in a container, what holds the folder is another command, or it does not
             end in time.
     """
+    if not folder.study.is_file():
+        raise ConfigError(f"{folder.root}: is no folder that `federation init` made")
     if not is_at_work(folder.state):
         return False
     pid = _holder(folder)

@@ -127,9 +127,13 @@ def at_work(folder: Path) -> Iterator[None]:
     """Be the one process that works in a folder, until the block ends.
 
     Raises:
-        RunError: another one does.
+        RunError: another one does, or the folder cannot be written.
     """
-    with open_private(folder / _LOCK) as lock:
+    try:
+        lock = open_private(folder / _LOCK)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written: {error.strerror}") from error
+    with lock:
         try:
             fcntl.fcntl(lock, fcntl.F_OFD_SETLK, _WHOLE)
         except BlockingIOError as error:
@@ -142,6 +146,6 @@ def is_at_work(folder: Path) -> bool:
     try:
         with (folder / _LOCK).open("rb") as lock:
             kind, *_ = _LOCK_FORM.unpack(fcntl.fcntl(lock, fcntl.F_OFD_GETLK, _WHOLE))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     return bool(kind != fcntl.F_UNLCK)
