@@ -239,6 +239,9 @@ def test_a_file_that_is_not_as_it_came_in_the_kit_is_named(federation, tmp_path,
     assert states(file)["files"] == "wrong"
     (tmp_path / "MANIFEST.json").write_text("{}")
     assert states(file)["files"] == "wrong"
+    (tmp_path / "MANIFEST.json").unlink()
+    [found] = [check for check in check_site(file) if check.what == "files"]
+    assert found.found == f"{tmp_path / 'MANIFEST.json'}: is missing"
 
 
 def test_a_port_that_is_taken_and_a_folder_that_cannot_be_written_are_told_before_the_start(

@@ -128,6 +128,8 @@ def changed_files(folder: Path) -> tuple[str, ...]:
         DataError: the folder has no list of them.
     """
     file = folder / MANIFEST
+    if not file.is_file():
+        raise DataError("is missing", path=file)
     try:
         listed = dict(json.loads(_bytes_of(file))["files"])
     except (ValueError, KeyError, TypeError) as error:
