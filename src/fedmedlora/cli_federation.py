@@ -105,8 +105,8 @@ def status(folder: Folder) -> None:
 @federation.command()
 def stop(folder: Folder) -> None:
     """End what `federation start` runs; it goes on from its last round when started again."""
+    from fedmedlora.federation.deployment.holding import stop_federation
     from fedmedlora.federation.deployment.layout import CoordinatorFolder
-    from fedmedlora.federation.deployment.tending import stop_federation
 
     ended = stop_federation(CoordinatorFolder(folder.resolve()))
     typer.echo("stopped" if ended else "nothing runs there")

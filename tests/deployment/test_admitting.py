@@ -3,6 +3,7 @@
 import json
 import shutil
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from fedmedlora.federation.deployment.journal import at_work
 from fedmedlora.federation.deployment.kit import unpack_kit
 from fedmedlora.federation.deployment.layout import CoordinatorFolder, membership_file
 from fedmedlora.federation.deployment.membership import read_membership
+from fedmedlora.federation.deployment.node_keys import is_signed_with_node_key, sign_with_node_key
 from fedmedlora.study import admitting
 from fedmedlora.study.admitting import admit_sites, admitted_sites, all_admitted
 from fedmedlora.study.standing import standing
@@ -84,16 +86,54 @@ def test_what_is_no_membership_is_refused(federation, tmp_path, text):
         admit_sites(folder.root, [tmp_path / "file.json"])
 
 
+def naming(node, *, own, path, node_proof=""):
+    """What a site's signing key says of itself with any node key that it likes."""
+    made = replace(read_membership(own), node=node, node_proof=node_proof)
+    key = signing.read_key(own.parent / "keys" / "signing.key")
+    made = replace(made, proof=signing.sign(made.signed, key, purpose="membership"))
+    path.write_bytes(made.to_json())
+    return path
+
+
 def test_a_node_key_of_another_kind_is_refused(federation, tmp_path):
     folder, sent = federation
-    made, key = read_membership(sent["icu"]), sent["icu"].parent / "keys" / "signing.key"
+    made = read_membership(sent["icu"])
     for line in ("", made.node + " comment", "ssh-ed25519 AAAA"):
-        content = {"site": "icu", "federation": made.federation, "signing": made.signing}
-        content["node"] = line
-        proof = signing.sign(canonical(content), signing.read_key(key), purpose="membership")
-        (tmp_path / "own.json").write_text(json.dumps({**content, "proof": proof}))
+        own = naming(line, own=sent["icu"], path=tmp_path / "own.json")
         with pytest.raises(DataError, match="P-384"):
+            admit_sites(folder.root, [own])
+
+
+def test_a_node_key_that_its_maker_does_not_have_is_refused(federation, tmp_path, founded):
+    folder, sent = federation
+    second = read_membership(again(founded, tmp_path / "again"))  # admitted nowhere
+    for proof in ("", "00", "no hex", second.node_proof):
+        own = naming(second.node, own=sent["icu"], path=tmp_path / "own.json", node_proof=proof)
+        with pytest.raises(DataError, match=r"its maker has the node key .* ask site 'icu' for"):
+            admit_sites(folder.root, [own])
+    assert admitted_sites(folder, SITES) == {}
+
+
+def test_a_membership_without_the_node_keys_signature_is_refused(federation, tmp_path):
+    folder, sent = federation
+    made = read_membership(sent["icu"])
+    content = {key: getattr(made, key) for key in ("site", "federation", "signing", "node")}
+    key = signing.read_key(sent["icu"].parent / "keys" / "signing.key")
+    for signed in (content, {**content, "node_proof": ""}):
+        proof = signing.sign(canonical(signed), key, purpose="membership")
+        (tmp_path / "own.json").write_text(json.dumps({**signed, "proof": proof}))
+        with pytest.raises(DataError, match=r"proof does not fit|nothing shows that its maker"):
             admit_sites(folder.root, [tmp_path / "own.json"])
+
+
+def test_of_the_node_keys_many_signatures_one_belongs_to_a_membership(federation, tmp_path):
+    folder, sent = federation
+    made, key = read_membership(sent["icu"]), sent["icu"].parent / "keys" / "node.key"
+    other = replace(made, node_proof=sign_with_node_key(made.statement, key))
+    assert is_signed_with_node_key(made.statement, other.node_proof, made.node)
+    (tmp_path / "other.json").write_bytes(other.to_json())
+    with pytest.raises(DataError, match="its proof does not fit"):
+        admit_sites(folder.root, [tmp_path / "other.json"])
 
 
 def test_a_site_of_another_federation_is_refused(federation, tmp_path):
@@ -189,17 +229,20 @@ def test_one_wrong_file_keeps_all_out(federation, tmp_path):
     assert admitted_sites(folder, SITES) == {}
 
 
-def test_a_site_cannot_claim_anothers_node_key(federation, tmp_path):
+def test_two_sites_cannot_have_one_node_key_even_if_it_was_copied(federation, tmp_path):
     folder, sent = federation
     admit_sites(folder.root, [sent["icu"]])
-    own = read_membership(sent["outpatient"])
-    content = {"site": own.site, "federation": own.federation, "signing": own.signing}
-    content["node"] = read_membership(sent["icu"]).node
-    key = signing.read_key(sent["outpatient"].parent / "keys" / "signing.key")
-    proof = signing.sign(canonical(content), key, purpose="membership")
-    (tmp_path / "own.json").write_text(json.dumps({**content, "proof": proof}))
+    copied = sent["icu"].parent / "keys" / "node.key"
+    line = read_membership(sent["icu"]).node
+    statement = replace(read_membership(sent["outpatient"]), node=line).statement
+    own = naming(
+        line,
+        own=sent["outpatient"],
+        path=tmp_path / "own.json",
+        node_proof=sign_with_node_key(statement, copied),
+    )
     with pytest.raises(DataError, match="'icu' and 'outpatient' say that they have the same key"):
-        admit_sites(folder.root, [tmp_path / "own.json"])
+        admit_sites(folder.root, [own])
 
 
 def test_what_was_admitted_and_changed_afterwards_is_refused(federation):

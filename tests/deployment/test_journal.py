@@ -44,6 +44,12 @@ def test_a_second_process_is_refused_and_told_until_the_first_is_killed(tmp_path
     assert not is_at_work(tmp_path)
 
 
+def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="file: cannot be written"), at_work(tmp_path / "file"):
+        pass
+
+
 def test_asking_never_keeps_anybody_from_working(tmp_path, monkeypatch):
     with at_work(tmp_path):
         pass

@@ -1,6 +1,8 @@
 """A site by itself: its settings, the check before it joins, whom it answers."""
 
 import json
+import os
+import socket
 import ssl
 import threading
 from dataclasses import replace
@@ -15,6 +17,7 @@ from fedmedlora.config import load_study
 from fedmedlora.errors import ConfigError
 from fedmedlora.federation import wire
 from fedmedlora.federation.client import client_app
+from fedmedlora.federation.deployment.journal import at_work
 from fedmedlora.federation.deployment.reaching import reach
 from fedmedlora.federation.flower import ConfigRecord, Context, RecordDict
 from fedmedlora.model.packing import pack
@@ -183,6 +186,77 @@ def test_a_private_key_that_others_may_read_is_found(federation, tmp_path):
     file = changed(icu.settings, tmp_path)
     (tmp_path / "keys" / "signing.key").chmod(0o644)
     assert states(file)["keys/signing.key"] == "wrong"
+
+
+@pytest.mark.parametrize("name", ["signing.key", "node.key"])
+def test_keys_that_are_not_those_of_the_membership_are_told_before_anything_starts(
+    federation, tmp_path, capsys, name
+):
+    _, [icu, outpatient, _] = federation
+    file = changed(icu.settings, tmp_path)
+    other = outpatient.settings.parent / "keys" / name
+    (tmp_path / "keys" / name).write_bytes(other.read_bytes())
+    assert states(file)["keys"] == "wrong"
+    assert run_command(["site", "start", str(file)]) == 2
+    told = capsys.readouterr().err
+    assert f"{name} is not the key that icu.membership.json names" in told
+
+
+def test_a_folder_of_another_site_than_the_settings_name_says_whose_it_is(
+    federation, tmp_path, capsys
+):
+    _, [icu, *_] = federation
+    file = changed(icu.settings, tmp_path, name="outpatient")
+    assert states(file)["terms"] == "wrong"
+    assert run_command(["site", "start", str(file)]) == 2
+    told = capsys.readouterr().err
+    assert "no outpatient.membership.json here, but icu.membership.json: `name`" in told
+
+
+def test_a_site_whose_notes_are_not_there_does_not_start_and_may_be_started_later(
+    federation, tmp_path, capsys
+):
+    _, [icu, *_] = federation
+    notes = {"train": "a.jsonl", "validation": "b.jsonl", "test": "c.jsonl"}
+    file = changed(icu.settings, tmp_path, notes=notes)
+    # Not 2, after which a service is not started again: their disk may come later.
+    assert run_command(["site", "start", str(file)]) == 1
+    told = capsys.readouterr().err
+    assert f"{tmp_path / 'a.jsonl'}: no such file" in told
+    assert f"site check {file}" in told
+
+
+@pytest.mark.parametrize("name", ["ca.pem", "expected.json"])
+def test_a_file_that_is_not_as_it_came_in_the_kit_is_named(federation, tmp_path, name):
+    _, [icu, *_] = federation
+    file = changed(icu.settings, tmp_path)
+    assert states(file)["files"] == "ok"
+    with (tmp_path / name).open("a") as damaged:
+        damaged.write("\n")
+    [found] = [check for check in check_site(file) if check.what == "files"]
+    assert (found.state, found.found) == ("wrong", f"changed or missing: {name}")
+    (tmp_path / name).unlink()
+    assert states(file)["files"] == "wrong"
+    (tmp_path / "MANIFEST.json").write_text("{}")
+    assert states(file)["files"] == "wrong"
+    (tmp_path / "MANIFEST.json").unlink()
+    [found] = [check for check in check_site(file) if check.what == "files"]
+    assert found.found == f"{tmp_path / 'MANIFEST.json'}: is missing"
+
+
+def test_a_port_that_is_taken_and_a_folder_that_cannot_be_written_are_told_before_the_start(
+    federation, tmp_path, monkeypatch
+):
+    _, [icu, *_] = federation
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        file = changed(icu.settings, tmp_path, port=taken.getsockname()[1])
+        assert states(file)["port"] == "wrong"
+        with at_work(tmp_path / "work"):  # it is the site's own
+            assert states(file)["work"] == "ok"
+    file = changed(icu.settings, tmp_path, work="site.yaml")
+    assert states(file)["work"] == "wrong"
+    monkeypatch.setattr(os, "access", lambda place, mode: False)  # who tests may be root
+    assert states(changed(icu.settings, tmp_path, work="new"))["work"] == "wrong"
 
 
 def test_a_site_trains_as_it_would_on_one_machine_with_all(federation):

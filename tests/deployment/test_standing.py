@@ -88,6 +88,16 @@ def test_who_was_turned_away_and_why_is_told_until_it_is_heard(coordinator):
         assert len(standing(coordinator).sentences) == 4
 
 
+def test_rounds_that_the_log_lacks_are_told(coordinator):
+    journal = journal_of(coordinator)
+    journal.tell("log-gap", rounds=(1, 2))
+    journal.tell("joined", site="icu")
+    with at_work(coordinator / "run"):
+        [told] = standing(coordinator).sentences[3:]
+    assert told.startswith("complete, and not in the audit log")
+    assert told.endswith("rounds 1, 2")
+
+
 def test_a_round_under_way_says_who_is_missing_and_how_long_still(coordinator):
     complete(coordinator, 1)
     journal = journal_of(coordinator)

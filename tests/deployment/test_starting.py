@@ -179,6 +179,46 @@ def test_a_site_that_is_not_let_in_says_where_to_look(tmp_path, monkeypatch):
     assert "has it admitted this site's key" in notes[1]
 
 
+def test_who_runs_a_site_hears_of_what_failed_in_training(tmp_path, monkeypatch):
+    _, [icu, *_] = found(tmp_path, study_of())
+    incidents = icu.settings.parent / "work" / "incidents"
+    incidents.mkdir(parents=True)
+    (incidents / "icu.log").write_text("of a run before\n")
+
+    class Trains:
+        """Stands for processes of which one fails at the third look."""
+
+        looks = 0
+
+        def __init__(self, *arguments, **more):
+            pass
+
+        def start(self):
+            pass
+
+        stop = start
+
+        def tend(self):
+            Trains.looks += 1
+            if Trains.looks == 5:
+                (incidents / "icu.log").write_text("of a run before\nand of this one\n")
+            return []
+
+    notes = []
+
+    def note(line):
+        notes.append(line)
+        if len(notes) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(federating, "Services", Trains)
+    monkeypatch.setattr(federating, "_TEND_S", 0)
+    with pytest.raises(KeyboardInterrupt):
+        start_site(icu.settings, note=note)
+    assert notes[1] == f"what the coordinator asked for failed here; see {incidents}"
+    assert Trains.looks >= 5
+
+
 #: What the caller's shell may say.
 TALKATIVE = {
     "HF_HUB_OFFLINE": "0",

@@ -98,9 +98,10 @@ def test_memberships_are_found_in_a_sites_folder_and_in_a_coordinators(hospitals
     for name in SITES:
         own = membership_file(hospitals / name, name)
         shutil.copy(own, site if name == "north" else site / "members")
-        (hub / name).mkdir(parents=True)
-        shutil.copy(own, hub / name / "membership.json")
+        (hub / "sites").mkdir(parents=True, exist_ok=True)
+        shutil.copy(own, hub / "sites")
     assert memberships_in(site) == memberships_in(hub) == memberships_in(hospitals / "own")
+    assert memberships_in(hub / "sites") == memberships_in(hub)
     with pytest.raises(DataError, match=r"no SITE\.membership\.json"):
         memberships_in(tmp_path / "nothing")
     make_membership(SiteFolder(tmp_path / "again"), site="north", federation="f")

@@ -21,8 +21,8 @@ __all__ = ["AuditLog", "Head", "Kind", "Role", "head_file"]
 
 Role = Literal["site", "coordinator"]
 #: Besides ``chain``'s begun (the first line) and completed (the line before was left unfinished by
-#: a killed process).
-Kind = Literal["received", "sent"]
+#: a killed process). A gap: rounds were complete that the log does not have; see ``audit_check``.
+Kind = Literal["received", "sent", "gap"]
 FORMAT = 1
 _HEAD = re.compile(r"([0-9a-f]{12}):([1-9][0-9]{0,11}):([0-9a-f]{64})")
 _TAMPERED = (

@@ -48,7 +48,8 @@ def check_log(path: Path, *, public: str | None = None) -> Checked:
         RunError: the log cannot be read.
     """
     read = read_log(path)
-    faults = (*read.faults, *_faults_of_keys(path, read.entries, public))
+    keys = _faults_of_keys(path, read.entries, public)
+    faults = (*read.faults, *keys, *_faults_of_gaps(read.entries))
     return Checked(read.entries, read.hashes, faults)
 
 
@@ -68,6 +69,40 @@ def _faults_of_keys(
     if is_signed(state.statement, state.signature, str(named), purpose="log-head"):
         return []
     return ["its head is not signed with the key that the log was begun with"]
+
+
+def rounds_left_out(path: Path, *, run: str, complete: int) -> tuple[int, ...]:
+    """Complete rounds of a run that a coordinator's log neither has nor says that it lacks.
+
+    There are none where the log is the one that the rounds were logged in. A log that was moved
+    away is begun anew without a word, and fits; so is one that was put back from an old copy.
+
+    Args:
+        path: of the log, which need not be there.
+        run: its id.
+        complete: how many rounds of it are.
+
+    Raises:
+        RunError: the log is there and cannot be read.
+    """
+    entries = read_log(path).entries if path.exists() else ()
+    known = {entry.get("round") for entry in entries if entry.get("run") == run}
+    for gap in _gaps(entries):
+        if gap.get("run") == run and isinstance(gap.get("rounds"), list):
+            known.update(gap["rounds"])
+    return tuple(number for number in range(1, complete + 1) if number not in known)
+
+
+def _gaps(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [entry for entry in entries if entry.get("kind") == "gap"]
+
+
+def _faults_of_gaps(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
+        f"entry {entry.get('n')}: of run {entry.get('run')} the rounds {entry.get('rounds')} were "
+        "complete by then and are not in it: the log before was moved away, lost or cut"
+        for entry in _gaps(entries)
+    ]
 
 
 def faults_of_requests(site: Checked, public: str) -> tuple[str, ...]:

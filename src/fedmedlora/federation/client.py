@@ -20,6 +20,7 @@ from fedmedlora.federation import wire
 from fedmedlora.federation.adapter_parts import adapter_part
 from fedmedlora.federation.arrays import candidates_sha256
 from fedmedlora.federation.audit import AuditLog, Head
+from fedmedlora.federation.deployment.layout import SITE_KEY
 from fedmedlora.federation.ends import SiteEnd
 from fedmedlora.federation.flower import ClientApp, Context, Message, MessageType, RecordDict
 from fedmedlora.federation.own_rounding import OwnRounding
@@ -100,8 +101,8 @@ class Desk:
             ConfigError: the node has neither.
         """
         config: Mapping[str, object] = context.node_config
-        if "site" in config:
-            return str(config["site"])
+        if SITE_KEY in config:
+            return str(config[SITE_KEY])
         place = config.get("partition-id")
         if isinstance(place, int) and 0 <= place < len(self.sites):
             return self.sites[place]

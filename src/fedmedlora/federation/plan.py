@@ -280,7 +280,7 @@ ServerLosses = Callable[[Sequence[Adapter]], Sequence[float]]
 class OnEvent(Protocol):
     """Told of progress.
 
-    ``kind`` is set-aside, joined, round, reply, late, scoring, name-taken, not-believed,
+    ``kind`` is set-aside, log-gap, joined, round, reply, late, scoring, name-taken, not-believed,
     turned-away, round-done or round-failed.
     """
 

@@ -16,6 +16,7 @@ from fedmedlora.aggregation.methods import METHODS
 from fedmedlora.errors import ConfigError, FederationError
 from fedmedlora.federation import checkpoints
 from fedmedlora.federation.audit import AuditLog
+from fedmedlora.federation.audit_check import rounds_left_out
 from fedmedlora.federation.client import Desk
 from fedmedlora.federation.counted_grid import POLL_S, CountedGrid, Exchange
 from fedmedlora.federation.flower import (
@@ -179,6 +180,8 @@ def _prepare(
     progress = (checkpoints.resume if resume else checkpoints.begin)(folder, plan, initial)
     if progress.broken and on_event is not None:
         on_event("set-aside", rounds=progress.broken)
+    if log is not None:
+        _note_gap(log, plan, complete=len(progress.records), on_event=on_event)
     strategy = RoundStrategy(
         plan,
         initial,
@@ -197,6 +200,17 @@ def _prepare(
 
 def _log(folder: Path, *, key: Path | None) -> AuditLog:
     return AuditLog(folder / "audit.jsonl", owner="coordinator", role="coordinator", key=key)
+
+
+def _note_gap(
+    log: AuditLog, plan: FederationPlan, *, complete: int, on_event: OnEvent | None
+) -> None:
+    """Say so in a log that is not the one of the rounds that are complete."""
+    missing = rounds_left_out(log.path, run=plan.run_id, complete=complete)
+    if missing:
+        log.append("gap", run=plan.run_id, rounds=list(missing))
+        if on_event is not None:
+            on_event("log-gap", rounds=missing)
 
 
 def _run_rounds(

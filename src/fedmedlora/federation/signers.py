@@ -13,8 +13,8 @@ from fedmedlora.errors import DataError
 from fedmedlora.federation import checkpoints
 from fedmedlora.federation.deployment.membership import Membership, read_membership
 
-#: Where memberships are in a site's folder, and in a coordinator's ``sites``.
-_PLACES = ("*.membership.json", "members/*.membership.json", "*/membership.json")
+#: Where memberships are: in a site's folder, and in a coordinator's.
+_PLACES = ("*.membership.json", "members/*.membership.json", "sites/*.membership.json")
 
 
 def signers_of(folder: Path) -> dict[str, str]:
@@ -33,8 +33,7 @@ def signers_of(folder: Path) -> dict[str, str]:
 
 
 def memberships_in(folder: Path) -> dict[str, Membership]:
-    """Site -> what it says of itself: SITE.membership.json files, also in members/, or a
-    coordinator's sites/.
+    """Site -> what it says of itself: SITE.membership.json files, also in members/ or sites/.
 
     Raises:
         DataError: there is none, one is not what its site signed, or two of a site differ.

@@ -17,12 +17,15 @@ from fedmedlora import __version__
 from fedmedlora.aggregation.methods import METHODS
 from fedmedlora.config import Study
 from fedmedlora.config_deployment import SiteSettings, load_site
-from fedmedlora.errors import ConfigError, FedMedLoRAError
+from fedmedlora.errors import ConfigError, FedMedLoRAError, RunError
 from fedmedlora.evaluation.tables import Table
+from fedmedlora.federation.deployment.journal import is_at_work
+from fedmedlora.federation.deployment.kit import changed_files
 from fedmedlora.federation.deployment.layout import SiteFolder
 from fedmedlora.federation.deployment.members import known_members
-from fedmedlora.federation.deployment.membership import refuse_changed_terms
+from fedmedlora.federation.deployment.membership import refuse_changed_terms, refuse_other_keys
 from fedmedlora.federation.deployment.reaching import reach
+from fedmedlora.federation.deployment.services import refuse_taken_port
 from fedmedlora.privacy.ledger import open_ledger
 from fedmedlora.study.arms import secure_options, study_arms
 from fedmedlora.study.connecting import Check, connection_checks
@@ -33,7 +36,7 @@ from fedmedlora.study.shared import Shared, read_shared, site_study
 
 #: Estimates of memory were up to 11 % low (docs/performance.md).
 _ROOM = 1.2
-_KIT_FILES = "take the file that is named out of the kit again"
+_KIT_FILES = "set right what is named; study.yaml and coordinator.pub are in the kit (tar -xzf)"
 _NEW_KEYS = "unpack the kit into a new folder and have its membership admitted (--replace)"
 
 
@@ -50,8 +53,9 @@ def check_site(file: Path) -> list[Check]:
     name = f"site {settings.name} of {shared.study.name!r}, method {shared.arm.label}"
     checks = [Check("settings", "ok", name)]
     checks += _guarded("kit", "unpack the site's kit again", lambda: _versions(folder))
+    checks += _guarded("files", "unpack the site's kit again", lambda: _files(folder))
     checks += _guarded("terms", _KIT_FILES, lambda: _terms(folder, settings))
-    checks += _keys(folder)
+    checks += _keys(folder, settings)
     checks += _guarded("sites", "see docs/deploy.md", lambda: _members(folder, shared, settings))
     checks += _guarded("notes", "change notes in the settings", lambda: _notes(study))
     if METHODS[shared.arm.federated_method].scored:
@@ -59,6 +63,7 @@ def check_site(file: Path) -> list[Check]:
     checks += _guarded("privacy", "see docs/privacy.md", lambda: _promise(study, settings))
     checks += _guarded("backbone", "see docs/deploy.md", lambda: _backbone(study, shared, folder))
     checks += _guarded("memory", "see `fedmedlora estimate`", lambda: _machine(study, settings))
+    checks += _guarded("work", "see docs/deploy.md", lambda: _work(folder, settings))
     found = reach(settings.coordinator, folder.authority)
     checks += connection_checks(found, settings.coordinator)
     return checks
@@ -90,12 +95,20 @@ def _versions(folder: SiteFolder) -> list[Check]:
     return checks
 
 
+def _files(folder: SiteFolder) -> list[Check]:
+    changed = changed_files(folder.root)
+    if not changed:
+        return [Check("files", "ok", "as they came in the kit")]
+    advice = "take them out of the kit again (tar -xzf)"
+    return [Check("files", "wrong", f"changed or missing: {', '.join(changed)}", advice)]
+
+
 def _terms(folder: SiteFolder, settings: SiteSettings) -> list[Check]:
     refuse_changed_terms(folder, settings.name, study=folder.root / settings.study)
     return [Check("terms", "ok", "study and coordinator are those of the kit")]
 
 
-def _keys(folder: SiteFolder) -> list[Check]:
+def _keys(folder: SiteFolder, settings: SiteSettings) -> list[Check]:
     checks = []
     for file in (folder.node_key, folder.signing_key):
         name = str(file.relative_to(folder.root))
@@ -106,7 +119,14 @@ def _keys(folder: SiteFolder) -> list[Check]:
         own = os.name == "nt" or not mode & 0o077
         advice = "" if own else f"chmod 600 {name}; if others may have read it, {_NEW_KEYS}"
         checks.append(Check(name, "ok" if own else "wrong", f"mode {mode:04o}", advice))
+    if all(one.state == "ok" for one in checks):
+        checks += _guarded("keys", _NEW_KEYS, lambda: _own_keys(folder, settings))
     return checks
+
+
+def _own_keys(folder: SiteFolder, settings: SiteSettings) -> list[Check]:
+    refuse_other_keys(folder, settings.name)
+    return [Check("keys", "ok", "those that the membership names")]
 
 
 def _members(folder: SiteFolder, shared: Shared, settings: SiteSettings) -> list[Check]:
@@ -242,6 +262,22 @@ def _machine(study: Study, settings: SiteSettings) -> list[Check]:
     advice = "" if enough else "free memory, or ask for a smaller batch or precision: nf4"
     checks.append(Check("memory", "ok" if enough else "wrong", told, advice))
     return checks
+
+
+def _work(folder: SiteFolder, settings: SiteSettings) -> list[Check]:
+    """Where logs go, and the port on this machine: free, unless this site is started."""
+    work = folder.root / settings.work
+    if is_at_work(work):
+        return [Check("work", "ok", f"site {settings.name} is started already")]
+    there = next(place for place in (work, *work.parents) if place.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        advice = "let this user write there, or name another folder as `work`"
+        return [Check("work", "wrong", f"{there} cannot be written", advice)]
+    try:
+        refuse_taken_port(settings.port, key="port")
+    except RunError as error:
+        return [Check("port", "wrong", str(error), "give another free port as `port`")]
+    return [Check("work", "ok", f"{work}, port {settings.port}")]
 
 
 def _expected(folder: SiteFolder) -> dict[str, Any]:

@@ -8,27 +8,35 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedmedlora import __version__
+from fedmedlora.config import Study
 from fedmedlora.config_deployment import SiteSettings, load_coordinator, load_site
 from fedmedlora.durable import private_folder
-from fedmedlora.errors import ConfigError
+from fedmedlora.errors import ConfigError, FedMedLoRAError, RunError
 from fedmedlora.federation.deployment.coordinator import coordinator_services
 from fedmedlora.federation.deployment.flower_files import app_configuration, write_flower_files
+from fedmedlora.federation.deployment.holding import held
 from fedmedlora.federation.deployment.hospital import site_services
 from fedmedlora.federation.deployment.journal import at_work
-from fedmedlora.federation.deployment.layout import CoordinatorFolder, SiteFolder
-from fedmedlora.federation.deployment.membership import refuse_changed_terms
+from fedmedlora.federation.deployment.layout import (
+    COORDINATOR_VARIABLE,
+    INCIDENTS,
+    SETTINGS_KEY,
+    SITE_KEY,
+    CoordinatorFolder,
+    SiteFolder,
+)
+from fedmedlora.federation.deployment.membership import refuse_changed_terms, refuse_other_keys
 from fedmedlora.federation.deployment.services import Service, Services, refuse_taken_port
-from fedmedlora.federation.deployment.tending import held, tend_federation
+from fedmedlora.federation.deployment.tending import tend_federation
 from fedmedlora.federation.offline import NO_HUB, OFFLINE
 from fedmedlora.study.admitting import all_admitted
+from fedmedlora.study.data import load_data
 from fedmedlora.study.securing import secure_terms
 from fedmedlora.study.service_files import renew_services
 from fedmedlora.study.shared import read_shared, site_study
 
 #: Of the Flower app; see ``study.flower_app``, which is not imported here: it would load Flower.
 _APP = "fedmedlora.study.flower_app"
-_COORDINATOR_VARIABLE = "FEDMEDLORA_COORDINATOR"
-_SETTINGS_KEY = "settings"
 _TEND_S = 1.0
 
 
@@ -55,7 +63,7 @@ def start_federation(root: Path, *, note: Callable[[str], None]) -> None:
             version=__version__, server=f"{_APP}:server", client=f"{_APP}:client"
         )
         write_flower_files(folder, port=settings.superlink_port, app=app)
-        environment = _environment(settings.threads) | {_COORDINATOR_VARIABLE: str(folder.root)}
+        environment = _environment(settings.threads) | {COORDINATOR_VARIABLE: str(folder.root)}
         services = coordinator_services(
             folder, port=settings.superlink_port, proxy=proxied, environment=environment
         )
@@ -80,19 +88,22 @@ def start_site(file: Path, *, note: Callable[[str], None]) -> None:
         note: told a line of what happens.
 
     Raises:
-        ConfigError: the settings are wrong.
-        RunError: a process cannot be started, or another command works for this site.
+        ConfigError: the settings are wrong, or the keys are not this site's.
+        RunError: a process cannot be started, the notes cannot be read (their disk may not be there
+            yet), or another command works for this site.
     """
     file = file.resolve()
     settings = load_site(file)
     folder, work = SiteFolder(file.parent), file.parent / settings.work
     shared = read_shared(file.parent / settings.study)
-    site_study(shared, settings, folder=folder.root)
+    study = site_study(shared, settings, folder=folder.root)
     secure_terms(shared, settings.name, folder)
     refuse_changed_terms(folder, settings.name, study=file.parent / settings.study)
     for file_of_kit in (folder.authority, folder.node_key, folder.signing_key):
         if not file_of_kit.is_file():
             raise ConfigError(f"{file_of_kit}: is missing; `site unpack` of the kit makes it")
+    refuse_other_keys(folder, settings.name)
+    _refuse_unreadable_notes(study, file)
     with at_work(work):
         refuse_taken_port(settings.port, key="port")
         around = _environment(settings.threads) | _device(settings)
@@ -102,7 +113,7 @@ def start_site(file: Path, *, note: Callable[[str], None]) -> None:
                 coordinator=settings.coordinator,
                 port=settings.port,
                 work=work,
-                node={"site": settings.name, _SETTINGS_KEY: str(file)},
+                node={SITE_KEY: settings.name, SETTINGS_KEY: str(file)},
                 environment=around,
             ),
             logs=work / "logs",
@@ -117,14 +128,33 @@ def start_site(file: Path, *, note: Callable[[str], None]) -> None:
                 f"site {settings.name} tries to join {shared.study.name!r} at "
                 f"{settings.coordinator}; Ctrl-C ends it"
             )
+            incidents = _incidents(work)
             while True:
                 time.sleep(_TEND_S)
+                if (now := _incidents(work)) != incidents:
+                    incidents = now
+                    note(f"what the coordinator asked for failed here; see {work / INCIDENTS}")
                 for part in (worker, connection):
                     for name in part.tend():
                         note(_ended(name, part.log(name)))
         finally:
             connection.stop()
             worker.stop()
+
+
+def _refuse_unreadable_notes(study: Study, file: Path) -> None:
+    """Who starts a site should hear of it at once, and not the coordinator in the first round."""
+    try:
+        load_data(study)
+    except FedMedLoRAError as error:
+        raise RunError(
+            f"the notes cannot be used: {error}; `fedmedlora site check {file}` looks at everything"
+        ) from error
+
+
+def _incidents(work: Path) -> int:
+    """Grows with everything that goes wrong in training."""
+    return sum(one.stat().st_size for one in (work / INCIDENTS).glob("*.log"))
 
 
 def _ended(name: str, log: Path) -> str:

@@ -14,6 +14,11 @@ from pathlib import Path
 
 from fedmedlora.errors import ConfigError, FederationError
 from fedmedlora.federation.client import PHASES
+from fedmedlora.federation.deployment.layout import (
+    COORDINATOR_VARIABLE,
+    SETTINGS_KEY,
+    SITE_KEY,
+)
 from fedmedlora.federation.flower import (
     ClientApp,
     Context,
@@ -25,11 +30,6 @@ from fedmedlora.federation.flower import (
 from fedmedlora.federation.statements import request_sha256
 from fedmedlora.federation.wire import failure_reply, read_call
 
-#: Names the coordinator's folder.
-COORDINATOR = "FEDMEDLORA_COORDINATOR"
-#: Key of the node's configuration that names the site's settings file.
-SETTINGS = "settings"
-
 
 class SiteApp(ClientApp):  # type: ignore[misc]  # flwr is not followed by the type checker
     """Answers for the site whose settings its node names, by the site's own process."""
@@ -39,7 +39,7 @@ class SiteApp(ClientApp):  # type: ignore[misc]  # flwr is not followed by the t
         try:
             from fedmedlora.study.site_process import answer_of
 
-            return answer_of(Path(str(context.node_config[SETTINGS])), message)
+            return answer_of(Path(str(context.node_config[SETTINGS_KEY])), message)
         except Exception as error:  # any: Flower would send the text of one that passes here
             traceback.print_exc(file=sys.stderr)  # the log of the site's SuperExec
             return Message(_failure(message, context, error), reply_to=message)
@@ -48,12 +48,12 @@ class SiteApp(ClientApp):  # type: ignore[misc]  # flwr is not followed by the t
 def _failure(message: Message, context: Context, error: Exception) -> RecordDict:
     """That there is no answer, signed by the site if its settings can be read."""
     code = "process-died" if isinstance(error, FederationError) else "config"
-    site = str(context.node_config.get("site", "?"))
+    site = str(context.node_config.get(SITE_KEY, "?"))
     content = failure_reply(read_call(message.content), site, code=code, incident="not-logged")
     try:
         from fedmedlora.study.hosting import site_desk
 
-        end = site_desk(Path(str(context.node_config[SETTINGS]))).end(site)
+        end = site_desk(Path(str(context.node_config[SETTINGS_KEY]))).end(site)
         phase = PHASES[message.metadata.message_type]
         end.seal(content, phase=phase, request=request_sha256(message.content))
     except Exception:  # any, likewise; unsigned it will not be believed
@@ -63,9 +63,9 @@ def _failure(message: Message, context: Context, error: Exception) -> RecordDict
 
 def coordinate(grid: Grid, context: Context) -> None:
     """Run the federation of the folder that the environment names."""
-    folder = os.environ.get(COORDINATOR)
+    folder = os.environ.get(COORDINATOR_VARIABLE)
     if not folder:
-        raise ConfigError(f"{COORDINATOR} is not set: it names the coordinator's folder")
+        raise ConfigError(f"{COORDINATOR_VARIABLE} is not set: it names the coordinator's folder")
     from fedmedlora.study.coordinating import run_coordinator
 
     run_coordinator(grid, Path(folder))

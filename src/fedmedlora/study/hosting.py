@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fedmedlora.config_deployment import SiteSettings, load_site
 from fedmedlora.federation.client import Desk
-from fedmedlora.federation.deployment.layout import SiteFolder
+from fedmedlora.federation.deployment.layout import INCIDENTS, SiteFolder
 from fedmedlora.federation.plan import SiteWorker
 from fedmedlora.federation.signing import read_public_key
 from fedmedlora.study.arms import study_arms
@@ -29,7 +29,7 @@ def site_desk(file: Path) -> Desk:
     return Desk(
         (settings.name,),
         partial(site_worker, file),
-        logs=work / "incidents",
+        logs=work / INCIDENTS,
         own=work / "federation" / shared.arm.label,
         keys={settings.name: folder.signing_key},
         audit=work,

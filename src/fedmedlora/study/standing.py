@@ -128,6 +128,12 @@ def _troubles(state: str, journal: Mapping[str, Any]) -> list[str]:
     damaged = journal.get("set_aside", ())
     if damaged:
         told.append(f"damaged, set aside and made again: {', '.join(damaged)}")
+    unlogged = journal.get("log_gap", ())
+    if unlogged:
+        told.append(
+            "complete, and not in the audit log, which was moved away, lost or cut: rounds "
+            f"{', '.join(map(str, unlogged))}"
+        )
     return told
 
 

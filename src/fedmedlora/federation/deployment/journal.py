@@ -81,6 +81,9 @@ class Journal:
         elif kind == "set-aside":
             self._content["set_aside"] = facts["rounds"]
             self._write()
+        elif kind == "log-gap":
+            self._content["log_gap"] = facts["rounds"]
+            self._write()
         elif kind == "round-done" and isinstance(record := facts["record"], RoundRecord):
             self._enter(self._content["state"], complete=record.round)
 
@@ -124,9 +127,13 @@ def at_work(folder: Path) -> Iterator[None]:
     """Be the one process that works in a folder, until the block ends.
 
     Raises:
-        RunError: another one does.
+        RunError: another one does, or the folder cannot be written.
     """
-    with open_private(folder / _LOCK) as lock:
+    try:
+        lock = open_private(folder / _LOCK)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written: {error.strerror}") from error
+    with lock:
         try:
             fcntl.fcntl(lock, fcntl.F_OFD_SETLK, _WHOLE)
         except BlockingIOError as error:
@@ -139,6 +146,6 @@ def is_at_work(folder: Path) -> bool:
     try:
         with (folder / _LOCK).open("rb") as lock:
             kind, *_ = _LOCK_FORM.unpack(fcntl.fcntl(lock, fcntl.F_OFD_GETLK, _WHOLE))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     return bool(kind != fcntl.F_UNLCK)

@@ -32,6 +32,8 @@ from fedmedlora.federation.deployment.membership import (
 
 MANIFEST = "MANIFEST.json"
 _MOST_BYTES = 16_000_000
+#: What a site has no reason to change; its study and coordinator are bound to its keys as well.
+_FIXED = ("ca.pem", "coordinator.pub", "expected.json", STUDY_FILE)
 _SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -54,8 +56,7 @@ def write_kit(
     Raises:
         RunError: it exists, or cannot be written.
     """
-    manifest = {"site": site, "files": {name: sha256(data) for name, data in files.items()}}
-    everything = {**files, MANIFEST: json.dumps(manifest, indent=1).encode() + b"\n"}
+    everything = {**files, MANIFEST: _manifest(site, files)}
     data = _packed(everything, top=f"fedmedlora-{site}")
     write_private(archive, data)
     statement = _statement(site, data)
@@ -115,9 +116,38 @@ def unpack_kit(archive: Path, out: Path, *, public: str) -> Membership:
     clear_unfinished(out)  # it may hold private keys
     with new_folder(out) as fresh:
         fresh.chmod(0o700)
-        for name, content in files.items():
+        for name, content in {**files, MANIFEST: _manifest(site, files)}.items():
             write_private(fresh / name, content)
         return make_membership(SiteFolder(fresh), site=site, federation=federation)
+
+
+def changed_files(folder: Path) -> tuple[str, ...]:
+    """Files of an unpacked kit that are not as they came; the settings are the site's to change.
+
+    Raises:
+        DataError: the folder has no list of them.
+    """
+    file = folder / MANIFEST
+    if not file.is_file():
+        raise DataError("is missing", path=file)
+    try:
+        listed = dict(json.loads(_bytes_of(file))["files"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError("is no list of a kit's files", path=file) from error
+    return tuple(
+        name
+        for name, digest in listed.items()
+        if name in _FIXED and sha256(_present(folder / name)) != digest
+    )
+
+
+def _present(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
+
+
+def _manifest(site: str, files: Mapping[str, bytes]) -> bytes:
+    content = {"site": site, "files": {name: sha256(data) for name, data in files.items()}}
+    return json.dumps(content, indent=1).encode() + b"\n"
 
 
 def _packed(files: Mapping[str, bytes], *, top: str) -> bytes:

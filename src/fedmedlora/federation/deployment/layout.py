@@ -9,6 +9,13 @@ from pathlib import Path
 CONNECTION = "fedmedlora"
 #: What all parties have, the same bytes.
 STUDY_FILE = "study.yaml"
+#: Where in a site's work folder is what went wrong in training, which may hold note text.
+INCIDENTS = "incidents"
+#: Environment variable that tells a coordinator's processes its folder: a run's configuration would
+#: travel to the sites.
+COORDINATOR_VARIABLE = "FEDMEDLORA_COORDINATOR"
+#: Keys of a SuperNode's configuration, which does not travel: the site's settings file, its name.
+SETTINGS_KEY, SITE_KEY = "settings", "site"
 
 
 def membership_file(folder: Path, site: str) -> Path:

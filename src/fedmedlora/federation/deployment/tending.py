@@ -6,17 +6,13 @@ from its last checkpoint; one that says itself that it failed is not.
 
 from __future__ import annotations
 
-import os
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fedmedlora.errors import FederationError, RunError
+from fedmedlora.errors import FederationError
 from fedmedlora.federation.deployment.flower_commands import start_run, stop_run
-from fedmedlora.federation.deployment.journal import at_work, is_at_work, read_journal
+from fedmedlora.federation.deployment.journal import is_at_work, read_journal
 from fedmedlora.federation.deployment.layout import CoordinatorFolder
 from fedmedlora.federation.deployment.registering import register_sites
 from fedmedlora.federation.deployment.services import Services, refuse_taken_port, wait_for_port
@@ -113,44 +109,3 @@ def _written(folder: CoordinatorFolder) -> float:
 def _complete(folder: CoordinatorFolder) -> int:
     journal = read_journal(folder.run) or {}
     return int(journal.get("complete", 0))
-
-
-def _pid_path(folder: CoordinatorFolder) -> Path:
-    return folder.state / "start.pid"
-
-
-@contextmanager
-def held(folder: CoordinatorFolder) -> Iterator[None]:
-    """Be the one command that changes a coordinator's folder, until the block ends.
-
-    Raises:
-        RunError: another one does.
-    """
-    path = _pid_path(folder)
-    with at_work(folder.state):
-        path.write_text(str(os.getpid()), encoding="ascii")
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-
-def stop_federation(folder: CoordinatorFolder, *, seconds: float = 60.0) -> bool:
-    """Let the command that tends a folder end; whether there was one.
-
-    Raises:
-        RunError: it does not end in time.
-    """
-    if not is_at_work(folder.state):
-        return False
-    try:
-        pid = int(_pid_path(folder).read_text(encoding="ascii"))
-        os.kill(pid, signal.SIGTERM)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{folder.state}: what works there cannot be told to end") from error
-    deadline = time.monotonic() + seconds
-    while is_at_work(folder.state):
-        if time.monotonic() > deadline:
-            raise RunError(f"process {pid} does not end; end it by hand")
-        time.sleep(0.2)
-    return True
