@@ -462,7 +462,6 @@ def test_a_site_under_secure_aggregation_answers_no_plain_request(tmp_path, kind
         ({"method": "fed-medlora+", "validation": "server"}, "validation 'server'"),
         ({"wire": "bf16"}, "wire 'bf16'"),
         ({"wire": "int8"}, "wire 'int8'"),
-        ({"keep_replies": True}, "keep_replies"),
         ({"screening": None}, "screening"),
         ({"robust": "median"}, "robust"),
         ({"min_sites": 2}, "min_sites is 2"),
