@@ -25,9 +25,9 @@ class SecureConfig(Section):
     """See ``federation.secure.options.SecureOptions``; docs/secure-aggregation.md."""
 
     threshold: Positive | None = None
-    largest_weight: Annotated[float, Field(gt=0)] = 1e7
-    largest_norm: Annotated[float, Field(gt=0)] = 1e3
-    reference_loss: float = 0.0
+    largest_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e7
+    largest_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e3
+    reference_loss: Annotated[float, Field(allow_inf_nan=False)] = 0.0
 
 
 def with_what_is_left(content: Any) -> Any:

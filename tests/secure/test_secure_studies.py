@@ -73,6 +73,8 @@ def test_without_it_nothing_is_turned_off():
         ({"secure_aggregation": {"threshold": 4}}, "threshold: 4 of 3 sites"),
         ({"secure_aggregation": {"largest_norm": 0}}, "largest_norm"),
         ({"secure_aggregation": {"largest_weight": -1}}, "largest_weight"),
+        ({"secure_aggregation": {"largest_weight": float("inf")}}, "largest_weight"),
+        ({"secure_aggregation": {"reference_loss": float("nan")}}, "reference_loss"),
         ({"secure_aggregation": {"masks": 3}}, "masks"),
         ({"min_sites": 2}, r"min_sites is 2, and 3 of 3 sites are needed to unmask"),
     ],

@@ -102,7 +102,10 @@ def change(run, number, **changes):
         ({"masks": lambda old: {"dogwood": "11" * 32}}, "'dogwood' give another key"),
         ({"masks": lambda old: {"dogwood": "11"}}, "'dogwood' give another key"),
         ({"masks": lambda old: {}}, "of other sites than the list of survivors"),
-        ({"signatures": lambda old: old[:2]}, "2 survivors have signed the list, 3 are needed"),
+        (
+            {"signatures": lambda old: old[:2]},
+            "2 sites have signed the list of survivors, 3 are needed",
+        ),
         ({"asked": lambda old: "b" * 64}, "signed another list"),
         ({"survivors": lambda old: old[:2]}, "2 sites are left"),
         ({"shared": lambda old: old[:3]}, "signed another list"),

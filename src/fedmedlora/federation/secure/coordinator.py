@@ -110,10 +110,7 @@ class SecureSum:
             FederationError: they are too few.
         """
         found = self.roster.ordered(self._parcels)
-        if len(found) < self.terms.threshold:
-            raise FederationError(
-                f"{len(found)} sites have shared their keys, {self.terms.threshold} are needed"
-            )
+        self.terms.need(len(found), "have shared their keys")
         return found
 
     def parcels_for(self, site: str) -> dict[str, bytes]:
@@ -220,11 +217,7 @@ class SecureSum:
             FederationError: too few have revealed their shares, or one of them is wrong.
         """
         told = self.survivors
-        if len(self._revealed) < self.terms.threshold:
-            raise FederationError(
-                f"{len(self._revealed)} sites have revealed their shares, "
-                f"{self.terms.threshold} are needed"
-            )
+        self.terms.need(len(self._revealed), "have revealed their shares")
         givers = list(self._revealed.values())[: self.terms.threshold]
         return Unmasking(
             told,

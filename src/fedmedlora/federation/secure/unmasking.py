@@ -59,14 +59,23 @@ class Unmasking:
             total: (m + 1,), the sum of their masked rows modulo 2^64; used up.
 
         Raises:
-            FederationError: it is the sum of no honest rows.
+            FederationError: it is the sum of no honest rows, or all weights in it are cut to the
+                bound, and would count alike.
         """
         told = self.survivors
         for site in told.sites:
             take_mask(total, derived_key(self.seeds[site], told.roster.own(site)))
         for site in told.dropped:
             self._unpair(total, site)
-        return told.roster.terms.ring.decode(total, summands=len(told.sites))
+        terms = told.roster.terms
+        mean = terms.ring.decode(total, summands=len(told.sites))
+        if mean.weight >= len(told.sites) * terms.largest_weight:
+            raise FederationError(
+                "the weights of all sites are at secure_aggregation.largest_weight "
+                f"{terms.largest_weight:g} or were cut to it: the mean would be unweighted; choose "
+                "it above what sites have, or secure_aggregation.reference_loss nearer the losses"
+            )
+        return mean
 
     def _unpair(self, total: Row, dropped: str) -> None:
         """Remove what survivors' rows have of their masks with a site that sent none."""
