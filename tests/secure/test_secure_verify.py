@@ -101,6 +101,9 @@ def change(run, number, **changes):
         ({"seeds": lambda old: {**old, "ash": "00" * 32}}, "'ash' give another seed"),
         ({"masks": lambda old: {"dogwood": "11" * 32}}, "'dogwood' give another key"),
         ({"masks": lambda old: {"dogwood": "11"}}, "'dogwood' give another key"),
+        ({"seeds": lambda old: list(old)}, "cannot be read"),
+        ({"seeds": lambda old: {**old, "ash": 7}}, "cannot be read"),
+        ({"roster": lambda old: "ash"}, "cannot be read"),
         ({"masks": lambda old: {}}, "of other sites than the list of survivors"),
         (
             {"signatures": lambda old: old[:2]},

@@ -106,16 +106,20 @@ class Unmasking:
         """What ``to_json`` wrote; nothing of it is believed that is not signed or committed to.
 
         Raises:
-            FederationError: as of the class, of ``Roster`` and of ``Survivors``.
-            ValueError, KeyError, TypeError: it is something else.
+            FederationError: it is something else; or as of the class, of ``Roster`` and of
+                ``Survivors``.
         """
-        content = json.loads(data)
-        entries = tuple(Advertisement(**one) for one in content["roster"])
+        try:
+            content = json.loads(data)
+            entries = tuple(Advertisement(**one) for one in content["roster"])
+            shared, sites = tuple(content["shared"]), tuple(content["survivors"])
+            asked, signatures = str(content["asked"]), dict(content["signatures"])
+            seeds, masks = (
+                {site: bytes.fromhex(part) for site, part in content[name].items()}
+                for name in ("seeds", "masks")
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise FederationError("what unmasks the sum of its rows cannot be read") from error
         roster = Roster(terms, attempt, entries)
-        shared, sites = tuple(content["shared"]), tuple(content["survivors"])
-        return cls(
-            Survivors(roster, shared, sites, content["asked"]),
-            tuple((site, signature) for site, signature in content["signatures"]),
-            {site: bytes.fromhex(seed) for site, seed in content["seeds"].items()},
-            {site: bytes.fromhex(key) for site, key in content["masks"].items()},
-        )
+        survivors = Survivors(roster, shared, sites, asked)
+        return cls(survivors, tuple(signatures.items()), seeds, masks)
