@@ -11,14 +11,13 @@ from fedmedlora.config_base import Positive, Section
 
 _ONE_BY_ONE = "it looks at single updates, and the coordinator gets only their sum"
 #: Setting -> the one value that it can have, and why.
-_ALONE: dict[str, tuple[object, str]] = {
+_ALONE: dict[str, tuple[str, str]] = {
     "wire": ("fp32", "sites send whole numbers of 64 bits, and are sent fp32"),
     "screening.norms": ("off", _ONE_BY_ONE),
     "screening.directions": ("off", _ONE_BY_ONE),
     "screening.riders": ("off", _ONE_BY_ONE),
     "robust.rule": ("none", _ONE_BY_ONE),
     "validation": ("sites", "the server has no site's adapter to score: each scores its own"),
-    "keep_replies": (False, "replies are masked, and no round can be made again from them"),
 }
 
 
@@ -26,9 +25,9 @@ class SecureConfig(Section):
     """See ``federation.secure.options.SecureOptions``; docs/secure-aggregation.md."""
 
     threshold: Positive | None = None
-    largest_weight: Annotated[float, Field(gt=0)] = 1e7
-    largest_norm: Annotated[float, Field(gt=0)] = 1e3
-    reference_loss: float = 0.0
+    largest_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e7
+    largest_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e3
+    reference_loss: Annotated[float, Field(allow_inf_nan=False)] = 0.0
 
 
 def with_what_is_left(content: Any) -> Any:
@@ -61,10 +60,6 @@ def refuse_with_secure(federation: Mapping[str, Any]) -> None:
         value = (federation[section] if section else federation)[key]
         if value != alone:
             raise ValueError(
-                f"{name}: {_yaml(value)} cannot be with secure_aggregation: {reason}; leave it "
-                f"out, or say {_yaml(alone)}"
+                f"{name}: {value} cannot be with secure_aggregation: {reason}; leave it "
+                f"out, or say {alone}"
             )
-
-
-def _yaml(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -148,3 +148,8 @@ def test_weights_too_small_for_the_ring_fail_instead_of_losing_precision():
 def test_a_round_in_which_nothing_moved_has_a_mean_of_zero():
     mean = mean_of(Ring(3, 10.0, 10.0), [(values(0.0, 0.0), 1.0)] * 3)
     assert (mean.update.tolist(), mean.error) == ([0.0, 0.0], 0.0)
+
+
+def test_weights_that_vanish_in_the_ring_are_told_with_what_to_do():
+    with pytest.raises(FederationError, match=r"choose secure_aggregation\.reference_loss near"):
+        mean_of(Ring(3, 1e7, 1.0), [(values(0.5), 1e-30)] * 3)

@@ -104,6 +104,15 @@ def test_below_the_threshold_what_the_coordinator_has_reveals_no_row(stage):
         one.terms.ring.decode(sum(one.rows.values()), summands=5)
 
 
+def test_weights_that_are_all_cut_fail_instead_of_counting_alike():
+    inputs = updates_of(3)
+    most = min(weight for _, weight in inputs.values())
+    with pytest.raises(FederationError, match="the mean would be unweighted"):
+        Attempted(terms_of(3, largest_weight=most * 0.5), inputs).run()
+    mean = Attempted(terms_of(3, largest_weight=most * 1.5), inputs).run()
+    assert most * 3 < mean.weight < most * 4.5
+
+
 def test_equal_inputs_give_other_rows_in_every_attempt():
     rows = []
     for nonce in ("first", "second"):
@@ -356,7 +365,7 @@ def test_signatures_of_one_site_many_times_or_of_strangers_do_not_count():
     one = before("unmasking")
     signatures = one.sum.signatures
     state = one.states["ash"]
-    with pytest.raises(FederationError, match="1 survivors have signed"):
+    with pytest.raises(FederationError, match="1 sites have signed"):
         steps.unmask(state, [signatures[0]] * 4)
     told = one.sum.survivors
     with pytest.raises(FederationError, match="another list"):
@@ -491,6 +500,15 @@ def test_the_threshold_is_more_than_two_thirds_by_default(sites, threshold):
 def test_half_of_the_sites_or_more_than_all_are_no_threshold(sites, threshold):
     with pytest.raises(ConfigError, match=r"threshold: .* more than half"):
         SecureOptions(threshold).threshold_of(sites)
+
+
+@pytest.mark.parametrize(
+    ("count", "threshold", "told"), [(3, 3, "0 of 3"), (3, 2, "1 of 3"), (5, 4, "1 of 5")]
+)
+def test_who_lacks_a_site_is_told_how_many_may_fall_silent(count, threshold, told):
+    one = Attempted(terms_of(count, threshold=threshold), updates_of(count))
+    with pytest.raises(FederationError, match=rf"threshold {told} may fall silent"):
+        one.run({"rows": NAMES[: count - threshold + 1]})
 
 
 @pytest.mark.parametrize("sites", [1, 2])

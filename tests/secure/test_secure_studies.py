@@ -5,7 +5,9 @@ import pytest
 
 from fedmedlora.config import check_study
 from fedmedlora.errors import ConfigError, RunError
+from fedmedlora.federation.secure.answering import SecureSite
 from fedmedlora.federation.verify import verify_federation
+from fedmedlora.model.adapter_files import read_adapter
 from fedmedlora.study.arms import study_arms
 from fedmedlora.study.data import load_data
 from fedmedlora.study.methods import MethodRunner
@@ -65,13 +67,14 @@ def test_without_it_nothing_is_turned_off():
         ({"robust": {"rule": "median"}}, r"robust.rule: median cannot"),
         ({"robust": {"rule": "clip"}}, r"robust.rule: clip cannot"),
         ({"validation": "server"}, r"validation: server cannot .*each scores its own"),
-        ({"keep_replies": True}, r"keep_replies: true cannot .*masked"),
         ({"secure_aggregation": True}, "secure_aggregation cannot be true or false"),
         ({"secure_aggregation": {"threshold": 0}}, "threshold"),
         ({"secure_aggregation": {"threshold": 1}}, r"threshold: 1 of 3 sites.*2 at least"),
         ({"secure_aggregation": {"threshold": 4}}, "threshold: 4 of 3 sites"),
         ({"secure_aggregation": {"largest_norm": 0}}, "largest_norm"),
         ({"secure_aggregation": {"largest_weight": -1}}, "largest_weight"),
+        ({"secure_aggregation": {"largest_weight": float("inf")}}, "largest_weight"),
+        ({"secure_aggregation": {"reference_loss": float("nan")}}, "reference_loss"),
         ({"secure_aggregation": {"masks": 3}}, "masks"),
         ({"min_sites": 2}, r"min_sites is 2, and 3 of 3 sites are needed to unmask"),
     ],
@@ -182,7 +185,33 @@ def test_sites_score_themselves_in_a_whole_study(tmp_path):
 
 
 @pytest.mark.slow
-def test_verify_says_that_masked_rounds_cannot_be_made_again(tmp_path):
+def test_each_round_of_a_whole_study_ends_with_the_plain_mean_of_what_its_sites_trained(
+    tmp_path, monkeypatch
+):
+    # Not with the adapters of a plain run: training makes much of last bits, from round 2 on.
+    trained_there, send = [], SecureSite.row_reply
+
+    def noted(self, content, update, *, before, losses):
+        number = content["config"]["round"]
+        trained_there.append((number, update.tokens, dict(update.adapter.tensors)))
+        return send(self, content, update, before=before, losses=losses)
+
+    monkeypatch.setattr(SecureSite, "row_reply", noted)
+    trained(tmp_path, "fed-medlora", secure_aggregation={}, keep_replies=True)
+    federation = tmp_path / "federation" / "fed-medlora"
+    for number in (1, 2):
+        after = read_adapter(federation / f"round-000{number}" / "adapter").tensors
+        own = [(tokens, tensors) for at, tokens, tensors in trained_there if at == number]
+        assert len(own) == 3
+        total = sum(tokens for tokens, _ in own)
+        for name, tensor in after.items():
+            mean = sum(tokens / total * tensors[name].astype(np.float64) for tokens, tensors in own)
+            assert np.linalg.norm(tensor - mean) <= 1e-5 * np.linalg.norm(mean)
+    assert all(verdict.same for verdict in verify_federation(federation))
+
+
+@pytest.mark.slow
+def test_verify_says_what_it_needs_of_masked_rounds(tmp_path):
     trained(tmp_path, "fed-medlora", secure_aggregation={}, rounds=1)
-    with pytest.raises(RunError, match=r"masked \(secure aggregation\), and no round"):
+    with pytest.raises(RunError, match=r"can be verified, with federation\.keep_replies"):
         verify_federation(tmp_path / "federation" / "fed-medlora")

@@ -148,7 +148,11 @@ class Ring:
                 f"{self.largest_weight:g}: a site did not keep to the bounds, or masks are left"
             )
         if weights == 0:
-            raise FederationError("the weights of all sites are 0: nothing can be averaged")
+            raise FederationError(
+                "the weights of all sites are 0, or too small beside secure_aggregation."
+                f"largest_weight {self.largest_weight:g}: nothing can be averaged; where sites "
+                "weigh by loss, choose secure_aggregation.reference_loss near the losses"
+            )
         update = np.empty(total.size - 1, np.float32)
         factor = self.largest_norm / weights
         squares = 0.0

@@ -7,6 +7,7 @@ FOLDER/round-0001/round.json        the round's record
 FOLDER/round-0001/adapter/          the global adapter after it (opens with PEFT)
 FOLDER/round-0001/server.safetensors  what else the server keeps: a residual, its optimiser's memory
 FOLDER/round-0001/contributions.json, replies/  whose work it is; see ``contributions``
+FOLDER/round-0001/unmasking.json    what unmasks the sum of kept replies; see ``contributions``
 FOLDER/round-0001/sketches.json     what was sent, in few numbers; see ``suspects``
 FOLDER/round-0001/SHA256SUMS        hashes of all of these
 FOLDER/round-0002.failed.json       the record of a round that ended the run

@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fedmedlora.federation import checkpoints
-from fedmedlora.federation.contributions import contributions_of, kept_files
+from fedmedlora.federation.contributions import (
+    UNMASKING_FILE,
+    contributions_of,
+    kept_files,
+)
 from fedmedlora.federation.current_round import Round
 from fedmedlora.federation.plan import FederationPlan
 from fedmedlora.federation.records import RoundRecord
@@ -61,9 +65,19 @@ def close_round(
             answers=current.answers,
         ),
         kept=kept_files(candidates, current.answers) if plan.keep_replies else {},
-        more={SKETCHES_FILE: write_sketches(current.sketches)} if current.sketches else {},
+        more=_more(plan, current),
     )
     return record
+
+
+def _more(plan: FederationPlan, current: Round) -> dict[str, bytes]:
+    """Further files of a complete round."""
+    files = {}
+    if current.sketches:
+        files[SKETCHES_FILE] = write_sketches(current.sketches)
+    if current.unmasking is not None and plan.keep_replies:
+        files[UNMASKING_FILE] = current.unmasking.to_json()
+    return files
 
 
 def close_failed_round(

@@ -6,6 +6,8 @@ ROUND/replies/SITE/packed.npy    with ``plan.keep_replies``: the adapter as it c
 ROUND/replies/SITE/introduce.json  what the site stated when it joined
 ROUND/replies/SITE/train.json    what the site stated beside it, and signed; or that it failed
 ROUND/replies/SITE/score.json    likewise of its losses, if it was asked to score
+ROUND/unmasking.json             likewise, under secure aggregation: packed.npy are masked rows, and
+                                 this is what unmasks their sum; see ``secure.unmasking``
 
 Hashes of packed.npy and train.json are the ones in the site's own audit log.
 """
@@ -30,6 +32,7 @@ from fedmedlora.federation.statements import Phase, Proof
 CONTRIBUTIONS_FILE = "contributions.json"
 REPLIES_FOLDER = "replies"
 PACKED_FILE = "packed.npy"
+UNMASKING_FILE = "unmasking.json"
 STATEMENT_FILES: dict[Phase, str] = {
     "introduce": "introduce.json",
     "train": "train.json",

@@ -13,6 +13,7 @@ from fedmedlora.federation.contributions import Answers
 from fedmedlora.federation.records import SiteRecord
 from fedmedlora.federation.replies import Candidate
 from fedmedlora.federation.screening import Turned
+from fedmedlora.federation.secure.unmasking import Unmasking
 from fedmedlora.federation.suspects import Sketch
 
 
@@ -31,6 +32,7 @@ class Round:
         answers: what came of them.
         sketches: of the sites' updates, to know them again.
         secure: what secure aggregation came to.
+        unmasking: what unmasked its sum.
     """
 
     number: int
@@ -43,6 +45,7 @@ class Round:
     answers: Answers = field(default_factory=Answers)
     sketches: dict[str, Sketch] = field(default_factory=dict)
     secure: Mapping[str, Any] | None = None
+    unmasking: Unmasking | None = None
 
     def note(self, site: str, **facts: object) -> None:
         """Replace fields of a site's record."""

@@ -33,7 +33,7 @@ class SeenRound:
         before: the global adapter that was sent.
         after: the one that was made of the replies.
         replies: site -> its adapter, with what it did not send as it was before; empty where
-            replies were not kept, or could not be seen.
+            replies were not kept, or are masked.
     """
 
     number: int
@@ -71,7 +71,7 @@ def read_seen(folder: Path, number: int, *, initial: Adapter) -> SeenRound:
         number,
         before=model.trainable,
         after=ServerModel(plan, initial, later).trainable,
-        replies=_replies(place, number, model),
+        replies={} if plan.secure is not None else _replies(place, number, model),
     )
 
 

@@ -87,14 +87,18 @@ class MaskedRound:
         current.note_stage("train", turned)
         self._post.close("train", turned)
         answers = {site: answers[site] for site in self._plan.sites if site in answers}
+        candidates = {site: masked_candidate(answer) for site, answer in answers.items()}
+        current.answers.trained = candidates
+        current.answers.state("train", candidates, turned)
         for site in answers:
             current.note(site, status="ok", reason=None, weight=None)
         current.need_quorum("trained", len(answers))
         rows = {site: one.value for site, one in answers.items()}
         mean = self._told(self._secured.close, rows)
         current.secure = self._secured.record(mean)
+        current.unmasking = self._secured.unmasking
         self._model.step_by(mean.update, call)
-        return {site: masked_candidate(answer) for site, answer in answers.items()}
+        return candidates
 
     def _told(self, step: Callable[[Given], Found], argument: Given) -> Found:
         """A step of secure aggregation; where it fails, the round and the lost sites are named."""

@@ -132,7 +132,6 @@ class FederationPlan:
             "ranks": bool(self.ranks),
             "screening": not self.screening.is_off,
             "robust": self.robust.rule != "none",
-            "keep_replies": self.keep_replies,
         }
         for name, is_there in refused.items():
             if is_there:

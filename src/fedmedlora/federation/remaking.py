@@ -12,16 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmedlora.aggregation.methods import METHODS
+from fedmedlora.aggregation.ring import Row
 from fedmedlora.aggregation.weights import pool_losses
 from fedmedlora.errors import RunError
 from fedmedlora.federation.arrays import array_in
 from fedmedlora.federation.contributions import (
     PACKED_FILE,
+    UNMASKING_FILE,
     Contribution,
     Contributions,
 )
 from fedmedlora.federation.plan import FederationPlan
 from fedmedlora.federation.records import RoundRecord
+from fedmedlora.federation.secure.messages import asked_sha256
+from fedmedlora.federation.secure.roster import Attempt
+from fedmedlora.federation.secure.unmasking import Unmasking
 from fedmedlora.federation.server_model import ServerModel
 from fedmedlora.federation.spool import Spool, Spooled
 from fedmedlora.federation.stated import Statements
@@ -31,6 +36,8 @@ from fedmedlora.federation.updates import packed_replies, robust_inputs
 from fedmedlora.federation.wire import CANDIDATES, Call
 from fedmedlora.model.adapter import Adapter, Manifest, check_adapter
 from fedmedlora.model.packing import array_of, unpack_update
+
+_NOT_KEPT = "its replies were not kept (federation.keep_replies)"
 
 
 class RemadeRound:
@@ -65,7 +72,7 @@ class RemadeRound:
         """The model after the round, from the replies."""
         told = self._contributions
         if told.contributions and not self._statements.are_kept:
-            raise RunError("its replies were not kept (federation.keep_replies)")
+            raise RunError(_NOT_KEPT)
         calls = self._calls()
         self._statements.check({site: call.reply_manifest for site, call in calls.items()})
         # Also what differences are differences to.
@@ -161,6 +168,55 @@ class RemadeRound:
         adapter = unpack_update(packed, manifest, call.wire, self._model.before(call))
         check_adapter(adapter.tensors, manifest)
         return adapter
+
+
+class RemadeMaskedRound(RemadeRound):
+    """A round under secure aggregation: the sum of the masked rows, unmasked once more.
+
+    Every row is the one that its site signed, the list of them has the signatures of the threshold,
+    with the hash of what they were asked to train, and seeds and keys are those that the sites
+    advertised: whoever keeps the folder cannot have put in another sum. What a site put into its
+    row nobody can say.
+    """
+
+    def combine(self) -> ServerModel:
+        """The model after the round, from the masked rows."""
+        told, plan = self._contributions, self._plan
+        if not self._statements.are_kept:
+            raise RunError(_NOT_KEPT)
+        calls = self._calls()
+        self._statements.check({})
+        attempt = Attempt(plan.run_id, self._record.round, told.nonce)
+        data = self._statements.beside(UNMASKING_FILE).read_bytes()
+        unmasking = Unmasking.from_json(data, plan.terms, attempt)
+        if list(unmasking.survivors.sites) != self._sites():
+            self.faults.append("its list of survivors has other sites than its contributions")
+        request = next(one for _, one in self._model.requests(calls))
+        if unmasking.survivors.asked != asked_sha256(request):
+            self.faults.append("the sites have signed that they were asked to train something else")
+        call = next(iter(calls.values()))
+        mean = unmasking.open(self._total(Manifest.from_json(call.reply_manifest).size + 1))
+        secure = self._record.secure or {}
+        if (secure.get("weight"), secure.get("threshold")) != (mean.weight, plan.terms.threshold):
+            self.faults.append(
+                f"the weights sum to {mean.weight:g}, of {plan.terms.threshold} sites at least, "
+                "and its record says otherwise"
+            )
+        self._model.step_by(mean.update, call)
+        return self._model
+
+    def _total(self, size: int) -> Row:
+        """The sum of the masked rows, each the one that its site stated for this attempt."""
+        total: Row = np.zeros(size, np.uint64)
+        for one in self._contributions.contributions:
+            site, path = one.signed.site, self._packed(one.signed.site)
+            content = self._statements.read(one.signed, "train")
+            if content["config"].get("nonce") != self._contributions.nonce:
+                self.faults.append(f"{site}: its row is of another attempt at this round")
+            if content["arrays"] != {"adapter/packed": file_sha256(path)}:
+                self.faults.append(f"{site}: {PACKED_FILE} is not the row that it stated")
+            total += array_in(path.read_bytes(), np.dtype("<u8"), size)
+        return total
 
 
 def difference(

@@ -27,7 +27,6 @@ from fedmedlora.federation.replies import reported
 from fedmedlora.federation.screening import failure_in
 from fedmedlora.federation.signing import sha256
 from fedmedlora.federation.statements import Phase
-from fedmedlora.model.adapter import Manifest
 
 
 class Statements:
@@ -61,6 +60,10 @@ class Statements:
         """Where something of a site's is kept."""
         return self._place / site / name
 
+    def beside(self, name: str) -> Path:
+        """Where something of the whole round is kept."""
+        return self._place.parent / name
+
     def read(self, signed: Signed, phase: Phase) -> dict[str, Any]:
         """A kept statement; what it should not be is among the faults.
 
@@ -87,14 +90,15 @@ class Statements:
         """Compare the record and the contributions with all that was stated.
 
         Args:
-            manifests: site -> JSON of the manifest that its reply must have, of those that count.
+            manifests: site -> JSON of the manifest that its reply must have, of those that count;
+                none for masked rows.
 
         Raises:
             OSError, ValueError, KeyError, TypeError: a statement cannot be read.
         """
         self.faults += self._differing_declared()
         for one in self._told.contributions:
-            self.faults += self._differing(one, Manifest.from_json(manifests[one.signed.site]))
+            self.faults += self._differing(one, manifests.get(one.signed.site))
         for signed in self._told.turned.get("train", ()):
             site = self._record.sites[signed.site]
             told = f"{site.status}: {site.reason}"
@@ -120,14 +124,19 @@ class Statements:
             if any(getattr(one, size) > most.get(size, 0) for size in ("examples", "tokens")):
                 yield f"{one.signed.site}: it counts more than it declared"
 
-    def _differing(self, one: Contribution, manifest: Manifest) -> Iterator[str]:
+    def _differing(self, one: Contribution, manifest: str | None) -> Iterator[str]:
         site = one.signed.site
         content = self.read(one.signed, "train")
         config, numbers = content["config"], content["numbers"]
         if config.get("status") != "ok":
             yield f"{site}: it counts, and stated that it had failed"
-        if config.get("manifest") != f"sha256 {sha256(manifest.to_json().encode())}":
+        wanted = None if manifest is None else f"sha256 {sha256(manifest.encode())}"
+        if config.get("manifest") != wanted:
             yield f"{site}: it stated another manifest than it was asked for"
+        if manifest is None:
+            if any(numbers.values()):
+                yield f"{site}: it stated numbers beside its masked row"
+            return
         record = self._record.sites[site]
         for name, value in reported(numbers["metrics"], numbers["counts"]).items():
             if {name: getattr(record, name)} != {name: value}:

@@ -2,8 +2,9 @@
 
 Each round's global adapter is made again from the kept replies by the code that made it, from the
 state that the replies before it made, and its hash compared with the checkpoint's. No backbone and
-no notes are needed. Methods with a decomposition (FlexLoRA, FedEx-LoRA) may differ in last bits on
-another machine; how far is told.
+no notes are needed. Under secure aggregation the sum of the masked rows is unmasked once more.
+Methods with a decomposition (FlexLoRA, FedEx-LoRA) may differ in last bits on another machine; how
+far is told.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from fedmedlora.federation.contributions import (
     Contributions,
 )
 from fedmedlora.federation.plan import FederationPlan
-from fedmedlora.federation.remaking import RemadeRound, difference
+from fedmedlora.federation.remaking import RemadeMaskedRound, RemadeRound, difference
 from fedmedlora.federation.server_model import ServerModel
 from fedmedlora.federation.stated import Statements
 from fedmedlora.federation.sums import check_sums
@@ -67,7 +68,6 @@ def verify_federation(folder: Path) -> list[RoundVerdict]:
     content, digest, _ = checkpoints.read_plan(folder)
     try:
         plan = TypeAdapter(FederationPlan).validate_python(content)
-        _refuse_masked(folder, plan)
         initial = read_adapter(folder / checkpoints.INITIAL_FOLDER)
     except (ValidationError, ValueError) as error:
         raise RunError(f"{folder / checkpoints.PLAN_FILE} holds no plan of this release") from error
@@ -93,15 +93,6 @@ def verify_federation(folder: Path) -> list[RoundVerdict]:
     return verdicts
 
 
-def _refuse_masked(folder: Path, plan: FederationPlan) -> None:
-    if plan.secure is not None:
-        raise RunError(
-            f"{folder}: its replies were masked (secure aggregation), and no round can be made "
-            "again from them; hashes and signatures of what the sites sent are in each round's "
-            "contributions.json and in the sites' own audit logs"
-        )
-
-
 def _verify_round(
     folder: Path, number: int, plan: FederationPlan, initial: Adapter, before: ServerState
 ) -> tuple[RoundVerdict, ServerState]:
@@ -124,7 +115,8 @@ def _verify_round(
         return lost, before
     sites = tuple(one.signed.site for one in contributions.contributions)
     statements = Statements(place, plan, record, contributions)
-    again = RemadeRound(plan, ServerModel(plan, initial, before), statements, record, contributions)
+    remade = RemadeRound if plan.secure is None else RemadeMaskedRound
+    again = remade(plan, ServerModel(plan, initial, before), statements, record, contributions)
     made = ""
     try:
         again.check_sites(number)

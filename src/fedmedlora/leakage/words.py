@@ -53,7 +53,7 @@ def measure_words(
     if not seen.replies:
         missing.append(
             f"{arm.label}: rare words in single updates: no reply was kept "
-            "(federation.keep_replies)"
+            "(federation.keep_replies), or all were masked"
         )
     own, never = rare_words(bench)
     words = [*(word for site in sites for word in own[site.name]), *never]

@@ -1,6 +1,7 @@
 """A site's end of secure aggregation: requests in, replies out, its state in files between them.
 
-What is written down comes first: a step that was taken and whose reply got lost is not taken again.
+What is written down comes first: a step that was taken and whose reply got lost is not taken again,
+and of two processes that are asked for a step at once, one takes it.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class SecureSite:
             "agree": self._agree,
             "unmask": self._unmask,
         }
-        return answers[phase](content)
+        with self.own.one_step():
+            return answers[phase](content)
 
     def _keys(self, content: RecordDict) -> RecordDict:
         attempt = messages.attempt_of(content)
@@ -86,9 +88,10 @@ class SecureSite:
         """
         attempt = messages.attempt_of(content)
         self._check_order(content, attempt.round)
-        state = self.own.recall(self.terms, attempt)
         parcels, asked = messages.read_parcels(content), messages.asked_sha256(content)
-        self.own.keep(steps.receive(state, self.site, parcels, asked=asked))
+        with self.own.one_step():
+            state = self.own.recall(self.terms, attempt)
+            self.own.keep(steps.receive(state, self.site, parcels, asked=asked))
 
     def _check_order(self, content: RecordDict, number: int) -> None:
         """Refuse what the method does not ask of a site: a frozen update would hide no other."""
@@ -126,7 +129,6 @@ class SecureSite:
             AdapterError: the adapter breaks its own manifest.
         """
         attempt = messages.attempt_of(content)
-        state = self.own.recall(self.terms, attempt)
         loss = self._loss(losses, update.adapter) if self.terms.rules.scored else None
         weight = unnormalised_weight(
             getattr(update, self.terms.size),
@@ -140,17 +142,19 @@ class SecureSite:
         ring = self.terms.ring
         clipped = ring.clip(difference, weight)
         row = ring.encode(clipped)
-        ledger = self.own.ledger()
-        ledger.note(
-            attempt,
-            weight=clipped.weight,
-            norm=clipped.norm,
-            loss=loss,
-            norm_cut=clipped.norm > ring.largest_norm,
-            weight_cut=clipped.raw_weight > ring.largest_weight,
-        )
-        self.own.keep_ledger(ledger)
-        self.own.keep(steps.mask(state, self.site, row))
+        with self.own.one_step():
+            state = self.own.recall(self.terms, attempt)
+            ledger = self.own.ledger()
+            ledger.note(
+                attempt,
+                weight=clipped.weight,
+                norm=clipped.norm,
+                loss=loss,
+                norm_cut=clipped.norm > ring.largest_norm,
+                weight_cut=clipped.raw_weight > ring.largest_weight,
+            )
+            self.own.keep_ledger(ledger)
+            self.own.keep(steps.mask(state, self.site, row))
         reply = messages.reply(attempt, self.site)
         messages.put_row(reply, row)
         return reply

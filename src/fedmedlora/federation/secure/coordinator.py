@@ -9,17 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from fedmedlora.aggregation.ring import Mean, Row
-from fedmedlora.canonical import sha256
 from fedmedlora.errors import FederationError
-from fedmedlora.federation.secure.keys import (
-    SHARE_BYTES,
-    agreed_key,
-    derived_key,
-    is_share,
-    join,
-    public_half,
-)
-from fedmedlora.federation.secure.masks import add_mask, take_mask
+from fedmedlora.federation.secure.keys import SHARE_BYTES, is_share, join
 from fedmedlora.federation.secure.options import Terms
 from fedmedlora.federation.secure.roster import (
     Advertisement,
@@ -29,6 +20,7 @@ from fedmedlora.federation.secure.roster import (
     check_advertisement,
 )
 from fedmedlora.federation.secure.site import Revealed
+from fedmedlora.federation.secure.unmasking import Unmasking
 
 #: Of a sealed parcel: nonce, two shares, tag.
 PARCEL_BYTES = 12 + 2 * SHARE_BYTES + 16
@@ -118,10 +110,7 @@ class SecureSum:
             FederationError: they are too few.
         """
         found = self.roster.ordered(self._parcels)
-        if len(found) < self.terms.threshold:
-            raise FederationError(
-                f"{len(found)} sites have shared their keys, {self.terms.threshold} are needed"
-            )
+        self.terms.need(len(found), "have shared their keys")
         return found
 
     def parcels_for(self, site: str) -> dict[str, bytes]:
@@ -221,38 +210,30 @@ class SecureSum:
         self.check_shares(site, revealed)
         self._revealed[site] = revealed
 
+    def revealed(self) -> Unmasking:
+        """What the revealed shares give, and who signed that they may.
+
+        Raises:
+            FederationError: too few have revealed their shares, or one of them is wrong.
+        """
+        told = self.survivors
+        self.terms.need(len(self._revealed), "have revealed their shares")
+        givers = list(self._revealed.values())[: self.terms.threshold]
+        return Unmasking(
+            told,
+            self.signatures,
+            {site: join([one.seeds[site] for one in givers]) for site in told.sites},
+            {site: join([one.masks[site] for one in givers]) for site in told.dropped},
+        )
+
     def unmask(self) -> Mean:
         """The weighted mean of the survivors' updates; the sum is used up.
 
         Raises:
-            FederationError: too few have revealed their shares, one of them is wrong, or the sum is
-                of no honest rows.
+            FederationError: as of ``revealed``, or the sum is of no honest rows.
         """
-        told, total = self.survivors, self._total
-        if len(self._revealed) < self.terms.threshold or total is None:
-            raise FederationError(
-                f"{len(self._revealed)} sites have revealed their shares, "
-                f"{self.terms.threshold} are needed"
-            )
-        givers = list(self._revealed.values())[: self.terms.threshold]
-        for site in told.sites:
-            seed = join([one.seeds[site] for one in givers])
-            if sha256(seed) != self.roster.of(site).seed:
-                raise FederationError(f"the shares of site {site!r} give another seed than its own")
-            take_mask(total, derived_key(seed, self.roster.own(site)))
-        for site in told.dropped:
-            key = join([one.masks[site] for one in givers])
-            if public_half(key).hex() != self.roster.of(site).mask:
-                raise FederationError(f"the shares of site {site!r} give another key than its own")
-            self._unpair(total, site, key)
+        revealed, total = self.revealed(), self._total
+        if total is None:
+            raise FederationError("the sum of this attempt is used up")
         self._total = None
-        return self.terms.ring.decode(total, summands=len(told.sites))
-
-    def _unpair(self, total: Row, dropped: str, key: bytes) -> None:
-        """Remove what survivors' rows have of their masks with a site that sent none."""
-        for site in self.survivors.sites:
-            public = bytes.fromhex(self.roster.of(site).mask)
-            about = self.roster.pair(site, dropped, self._asked)
-            pair = agreed_key(key, public, about)
-            first = self.roster.place(site) < self.roster.place(dropped)
-            (take_mask if first else add_mask)(total, pair)
+        return revealed.open(total)

@@ -16,6 +16,7 @@ from fedmedlora.federation.secure.coordinator import SecureSum
 from fedmedlora.federation.secure.options import Terms
 from fedmedlora.federation.secure.roster import Advertisement, Attempt
 from fedmedlora.federation.secure.site import Revealed
+from fedmedlora.federation.secure.unmasking import Unmasking
 from fedmedlora.federation.spool import Spooled
 from fedmedlora.federation.statements import Phase
 
@@ -46,6 +47,7 @@ class SecureRound:
         answered: stage -> the sites that have answered it well.
         left_out: who has advertised keys, and was not in the sum of this round that was unmasked in
             an earlier attempt.
+        unmasking: what unmasked the sum, once it is.
 
     Args:
         terms: of the federation.
@@ -57,6 +59,7 @@ class SecureRound:
         self.sum = SecureSum(terms, attempt)
         self.answered: dict[str, tuple[str, ...]] = {}
         self.left_out: tuple[str, ...] = ()
+        self.unmasking: Unmasking | None = None
         self._attempt, self._ask = attempt, ask
 
     def open(self, sites: Iterable[str]) -> tuple[str, ...]:
@@ -144,6 +147,7 @@ class SecureRound:
         asked = {site: messages.unmask_request(attempt, signatures) for site, _ in signatures}
         for site, revealed in self._stage("unmask", asked, shares).items():
             total.admit_shares(site, revealed)
+        self.unmasking = total.revealed()
         return total.unmask()
 
     def _stage(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from fedmedlora.aggregation.methods import METHODS, Method
 from fedmedlora.aggregation.ring import Ring
 from fedmedlora.canonical import canonical, sha256
-from fedmedlora.errors import ConfigError
+from fedmedlora.errors import ConfigError, FederationError
 from fedmedlora.federation.signing import is_public_key
 
 #: With two, each knows the other's update from the sum.
@@ -22,11 +22,14 @@ class SecureOptions:
     """How a federation aggregates securely.
 
     Attributes:
-        threshold: t; so many sites together can unmask, fewer cannot; ``None`` is two thirds of the
-            sites, rounded down, and one.
+        threshold: t; so many sites together can unmask, fewer cannot, and a sum is of so many at
+            least; ``None`` is two thirds of the sites, rounded down, and one. At most n - t may
+            fall silent: of three sites none. Fewer than t sites together with a coordinator that
+            keeps to the protocol learn nothing of one other site; with one that does not, fewer
+            than 2t - n.
         largest_weight: W > 0; a larger weight of a site is cut to it.
         largest_norm: C > 0; a longer update is cut to it.
-        reference_loss: L_0 of the weights by loss; see ``secure.weights``.
+        reference_loss: L_0 of the weights by loss; see ``weights.unnormalised_weight``.
     """
 
     threshold: int | None = None
@@ -124,6 +127,23 @@ class Terms:
             reference_loss=options.reference_loss,
             **weighing,
         )
+
+    def need(self, found: int, done: str) -> None:
+        """Refuse to go on with fewer sites than the threshold.
+
+        Args:
+            found: so many are left.
+            done: what they have done.
+
+        Raises:
+            FederationError: they are too few.
+        """
+        if found < self.threshold:
+            count = len(self.public_keys)
+            raise FederationError(
+                f"{found} sites {done}, {self.threshold} are needed (by secure_aggregation."
+                f"threshold {count - self.threshold} of {count} may fall silent)"
+            )
 
     @property
     def sites(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 FEDERATION/own/SITE/secure/attempt.json    secrets of the attempt at work; removed at its end
 FEDERATION/own/SITE/secure/ledger.json     attempts seen, sums it helped to unmask, what it sent
+FEDERATION/own/SITE/secure/lock            held while a step is taken
 
 Between two messages of a round a site may be another process, so nothing is kept in memory.
 """
@@ -9,12 +10,14 @@ Between two messages of a round a site may be another process, so nothing is kep
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fedmedlora.durable import open_private, private_folder, replace_private
 from fedmedlora.errors import FederationError, RunError
 from fedmedlora.federation.own_rounds import own_folder
 from fedmedlora.federation.secure.options import Terms
@@ -22,7 +25,7 @@ from fedmedlora.federation.secure.roster import Advertisement, Attempt, Roster, 
 from fedmedlora.federation.secure.site import Held, SiteState
 from fedmedlora.federation.signing import make_key, public_key, read_key
 
-_STATE, _LEDGER = "attempt.json", "ledger.json"
+_STATE, _LEDGER, _LOCK = "attempt.json", "ledger.json", "lock"
 
 
 @dataclass
@@ -89,6 +92,27 @@ class OwnSecrets:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    @contextmanager
+    def one_step(self) -> Iterator[None]:
+        """Hold off every other process of this site until the block is over.
+
+        A step reads what was taken before it and writes that it was taken: two at a time would both
+        find it not taken, and a coordinator that asks twice at once would get two answers.
+
+        Raises:
+            RunError: the lock cannot be had.
+        """
+        try:
+            file = open_private(self._folder / _LOCK)
+        except OSError as error:
+            raise RunError(f"cannot write {self._folder}: {error.strerror}") from error
+        with file:
+            if sys.platform != "win32":  # no such lock there
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def ledger(self) -> Ledger:
         """What is kept for good.
@@ -160,19 +184,12 @@ class OwnSecrets:
         return content
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
-        path, fresh = self._folder / name, self._folder / f".{name}.tmp"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._folder.chmod(0o700)
-            fresh.unlink(missing_ok=True)
-            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                file.write(json.dumps(content).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
+            private_folder(self._folder)
+            self._folder.chmod(0o700)  # of one that was there
         except OSError as error:
-            raise RunError(f"cannot write {path}: {error.strerror}") from error
+            raise RunError(f"cannot write {self._folder}: {error.strerror}") from error
+        replace_private(self._folder / name, json.dumps(content).encode())
 
     def _remove(self) -> None:
         try:

@@ -86,10 +86,7 @@ class Roster:
         places = [self.place(one.site) for one in self.entries]
         if places != sorted(set(places)):
             raise FederationError("a site is named twice, or the sites are not in their order")
-        if len(places) < self.terms.threshold:
-            raise FederationError(
-                f"{len(places)} sites have advertised keys, {self.terms.threshold} are needed"
-            )
+        self.terms.need(len(places), "have advertised keys")
         keys = [key for one in self.entries for key in (one.channel, one.mask)]
         if len(set(keys)) < len(keys):
             raise FederationError("two sites have advertised the same key")
@@ -196,10 +193,7 @@ class Survivors:
         ):
             if part != self.roster.ordered(set(part)) or not set(part) <= set(whole):
                 raise FederationError(f"the list of survivors is none: {name}")
-        if len(self.sites) < self.roster.terms.threshold:
-            raise FederationError(
-                f"{len(self.sites)} sites are left, {self.roster.terms.threshold} are needed"
-            )
+        self.roster.terms.need(len(self.sites), "are left")
 
     @property
     def dropped(self) -> tuple[str, ...]:
@@ -241,8 +235,4 @@ class Survivors:
         for site, signature in signatures:
             self.check_signature(site, signature)
         signers = {site for site, _ in signatures}
-        if len(signers) < self.roster.terms.threshold:
-            raise FederationError(
-                f"{len(signers)} survivors have signed the list, "
-                f"{self.roster.terms.threshold} are needed"
-            )
+        self.roster.terms.need(len(signers), "have signed the list of survivors")

@@ -201,10 +201,7 @@ def receive(state: SiteState, site: str, parcels: Mapping[str, bytes], *, asked:
         if not (is_share(one.seed, number) and is_share(one.mask, number)):
             raise FederationError(f"site {other!r} has sealed what are no shares of this site's")
         held[other] = one
-    if len(held) < roster.terms.threshold:
-        raise FederationError(
-            f"{len(held)} sites have shared their keys, {roster.terms.threshold} are needed"
-        )
+    roster.terms.need(len(held), "have shared their keys")
     return replace(state, stage="training", held=held, asked=asked)
 
 
