@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fedmedlora.errors import FederationError, RunError
+from fedmedlora.errors import ConfigError, FederationError, RunError
 from fedmedlora.federation.deployment.flower_commands import start_run, stop_run
 from fedmedlora.federation.deployment.journal import at_work, is_at_work, read_journal
 from fedmedlora.federation.deployment.layout import CoordinatorFolder
@@ -139,9 +139,14 @@ def stop_federation(folder: CoordinatorFolder, *, seconds: float = 60.0) -> bool
     """Let the command that tends a folder end; whether there was one.
 
     Raises:
+        ConfigError: the folder is no coordinator's.
         RunError: it does not end in time.
     """
     if not is_at_work(folder.state):
+        if not folder.settings.is_file():
+            raise ConfigError(
+                f"{folder.root} is no coordinator's folder: it has no {folder.settings.name}"
+            )
         return False
     try:
         pid = int(_pid_path(folder).read_text(encoding="ascii"))
