@@ -105,10 +105,11 @@ def status(folder: Folder) -> None:
 @federation.command()
 def stop(folder: Folder) -> None:
     """End what `federation start` runs; it goes on from its last round when started again."""
+    from fedmedlora.durable import resolved
     from fedmedlora.federation.deployment.holding import stop_federation
     from fedmedlora.federation.deployment.layout import CoordinatorFolder
 
-    ended = stop_federation(CoordinatorFolder(folder.resolve()))
+    ended = stop_federation(CoordinatorFolder(resolved(folder)))
     typer.echo("stopped" if ended else "nothing runs there")
 
 

@@ -51,6 +51,14 @@ def new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
+def resolved(path: Path) -> Path:
+    """The path from the root, its links followed; whoever opens it is told of links that go round.
+
+    ``Path.resolve`` raises ``RuntimeError`` of them.
+    """
+    return Path(os.path.realpath(path))
+
+
 def clear_unfinished(folder: Path) -> None:
     """Clear away what killed processes left of a ``new_folder`` that is not there yet."""
     for left in folder.parent.glob(f".{escape(folder.name)}.{'[0-9a-f]' * 8}.tmp"):

@@ -13,6 +13,10 @@ class FedMedLoRAError(Exception):
     """Base of every error that this package raises on purpose."""
 
 
+class Ended(SystemExit):
+    """This process was told to end (SIGTERM, SIGHUP): nobody's failure, so nobody may answer it."""
+
+
 class SchemaError(FedMedLoRAError):
     """A document, entity, relation or scheme breaks a rule of the data model."""
 

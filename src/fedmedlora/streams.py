@@ -8,6 +8,8 @@ import signal
 import sys
 from types import FrameType
 
+from fedmedlora.errors import Ended
+
 
 def prepare_streams() -> None:
     """Let stdout and stderr take every character, and be there even where they were closed.
@@ -38,7 +40,7 @@ def end_in_order() -> None:
     """
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
+        raise Ended(128 + number)
 
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP

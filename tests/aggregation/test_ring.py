@@ -145,6 +145,13 @@ def test_weights_too_small_for_the_ring_fail_instead_of_losing_precision():
     assert mean_of(ring, [(update, 1e2)] * 8).error < TOLERANCE
 
 
+@pytest.mark.parametrize(("largest_weight", "largest_norm"), [(1e7, 1e30), (1e300, 1.0)])
+def test_what_would_be_rounded_to_nothing_is_not_sent(largest_weight, largest_norm):
+    ring = Ring(3, largest_weight, largest_norm)
+    with pytest.raises(FederationError, match="closer to what sites have"):
+        ring.encode(ring.clip(values(1e-2, 1e-3), 100.0))
+
+
 def test_a_round_in_which_nothing_moved_has_a_mean_of_zero():
     mean = mean_of(Ring(3, 10.0, 10.0), [(values(0.0, 0.0), 1.0)] * 3)
     assert (mean.update.tolist(), mean.error) == ([0.0, 0.0], 0.0)

@@ -13,6 +13,11 @@ methods: [zero-shot]
 sites:
   a: {synthetic: {style: icu, train: 1, validation: 1, test: 1}}
 """
+#: A thousand bytes that stand for ten thousand million words.
+BOMB = "\n".join(
+    ["x0: &x0 [a, a, a, a, a, a, a, a, a, a]"]
+    + [f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 10)}]" for n in range(1, 10)]
+)
 
 
 def load(tmp_path, text, *overrides):
@@ -25,6 +30,8 @@ def load(tmp_path, text, *overrides):
     ("line", "says"),
     [
         ("x: " + "[" * 3000, "nested too deep"),
+        (BOMB, "with its aliases written out it is too large"),
+        ("x: &a [*a]", "with its aliases written out it is too large"),
         ("seed: 2020-13-45", "5:7: not YAML: the value has the form of a timestamp"),
         ("seed: !!int foo", "the form of a int"),
         ("seed: " + "9" * 6000, "the form of a int"),
@@ -59,6 +66,11 @@ def test_a_wrong_line_is_refused_with_its_key(tmp_path, line, says):
     assert says in told
     assert "\n" not in told
     assert "Input should be a valid dictionary" not in told
+
+
+def test_a_few_aliases_are_what_they_stand_for(tmp_path):
+    text = GOOD.replace("a: {", "a: &a {").replace("train: 1", "train: 3")
+    assert load(tmp_path, f"{text}  b: *a\n").sites["b"].synthetic.train == 3
 
 
 def test_many_or_long_faults_stay_one_short_line(tmp_path):

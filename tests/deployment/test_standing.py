@@ -153,5 +153,34 @@ def test_a_record_that_cannot_be_read_is_named(coordinator, capsys):
 
 
 def test_stop_where_nothing_runs_says_so(coordinator, capsys):
+    (coordinator / "federation.yaml").write_text("host: localhost")
     assert run_command(["federation", "stop", str(coordinator)]) == 0
     assert "nothing runs there" in capsys.readouterr().out
+
+
+def test_stop_of_a_misspelt_folder_does_not_pass_for_stopped(tmp_path, capsys):
+    assert run_command(["federation", "stop", str(tmp_path / "misspelt")]) == 2
+    assert "is no coordinator's folder: it has no federation.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["federation", "start"],
+        ["federation", "stop"],
+        ["federation", "admit"],
+        ["federation", "init", "--host", "localhost", "--out"],
+        ["site", "start"],
+        ["site", "check"],
+    ],
+)
+def test_links_that_go_round_are_an_error_of_the_user(tmp_path, capsys, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "round").symlink_to("round")
+    study = tmp_path / "study.yaml"
+    study.write_text(shared_text(study_of()))
+    more = {"admit": ["a.membership.json"], "init": [str(study)]}.get(command[1], [])
+    assert run_command([*command, "round", *more]) in (1, 2)
+    told = capsys.readouterr()
+    assert "unexpected" not in told.err
+    assert "round" in told.out + told.err

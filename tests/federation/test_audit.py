@@ -422,6 +422,15 @@ def test_what_somebody_wrote_into_a_log_does_not_get_to_the_terminal_as_it_is(tm
     assert "\x1b" not in capsys.readouterr().out
 
 
+def test_what_is_no_log_does_not_pass_for_an_empty_one(tmp_path, capsys):
+    (tmp_path / "notes.jsonl").write_text('{"id": "a"}\n\n')
+    run_command(["site", "audit", str(tmp_path / "notes.jsonl")])
+    told = capsys.readouterr().out
+    assert "The log has no entry." in told
+    assert "THE LOG IS NOT AS IT WAS WRITTEN:" in told
+    assert "- line 1 is not as an entry is written" in told
+
+
 @pytest.mark.parametrize("text", ["", "a:1:b", f"{'0' * 12}:0:{'1' * 64}", None, 7, "x" * 100])
 def test_what_is_no_head_is_none(text):
     assert Head.parse(text) is None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from federation_toy import B, start
 
-from fedmedlora.errors import AdapterError, ConfigError, PrivacyError, RunError
+from fedmedlora.errors import AdapterError, ConfigError, Ended, PrivacyError, RunError
 from fedmedlora.federation.plan import Order, SiteUpdate
 from fedmedlora.federation.private_rounds import PrivacyTerms, PrivateRounds
 from fedmedlora.model.adapter import Adapter
@@ -149,10 +149,11 @@ def test_a_round_whose_process_was_killed_is_trained_again_and_spent_once(tmp_pa
     assert again.spent() == 10
 
 
-def test_who_stops_a_run_goes_on_with_what_the_round_has_cost(tmp_path):
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), Ended(143)])
+def test_who_stops_a_run_goes_on_with_what_the_round_has_cost(tmp_path, end):
     site = Site(tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        site.round(1, fails=KeyboardInterrupt())
+    with pytest.raises(type(end)):
+        site.round(1, fails=end)
     site.round(1)
     assert site.spent() == 5
 

@@ -19,7 +19,7 @@ from federation_toy import (
     start,
 )
 
-from fedmedlora.errors import AdapterError, ConfigError, FederationError, RunError
+from fedmedlora.errors import AdapterError, ConfigError, Ended, FederationError, RunError
 from fedmedlora.federation.run import run_federation
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.adapter_files import read_adapter
@@ -277,14 +277,15 @@ def test_a_site_that_cannot_score_is_named(tmp_path):
         run(tmp_path / "strict", method="fed-medlora+", workers=workers)
 
 
-def test_ctrl_c_in_a_round_leaves_the_rounds_before_it(tmp_path):
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), Ended(143)])
+def test_ctrl_c_or_sigterm_in_a_round_leaves_the_rounds_before_it(tmp_path, end):
     class Interrupted(ToySite):
         def train(self, adapter, order):
             if order.round == 2:
-                raise KeyboardInterrupt
+                raise end
             return super().train(adapter, order)
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(type(end)):
         run(tmp_path, rounds=3, workers=sites(west=Interrupted("west")))
     assert sorted(path.name for path in tmp_path.glob("round-*")) == ["round-0001"]
     assert run(tmp_path, rounds=3, resume=True).adapter.sha256 == (

@@ -230,3 +230,12 @@ def test_kept_replies_change_nothing_of_the_result(tmp_path):
     kept = run(tmp_path / "1", method="fedex-lora")
     plain = run(tmp_path / "2", method="fedex-lora", keep_replies=False)
     assert kept.adapter.sha256 == plain.adapter.sha256
+
+
+@pytest.mark.parametrize("spoilt", ["config", "numbers", "arrays"])
+def test_a_kept_statement_without_a_part_is_named_and_does_not_end_the_command(tmp_path, spoilt):
+    run(tmp_path, rounds=1)
+    [site, *_] = SITES
+    name = f"replies/{site}/train.json"
+    changed(tmp_path, 1, edit(name, lambda content: content.update({spoilt: None})))
+    assert f"{site}: train.json is not the statement of its reply" in faults_of(tmp_path)

@@ -296,6 +296,13 @@ def test_a_broken_file_is_named_with_what_to_do(full, tmp_path, name, content, t
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.parametrize("out", [".", "no/such/report.html", "study.yaml/report.html"])
+def test_a_place_for_no_file_is_bad_input_and_told_before_the_work(full, monkeypatch, capsys, out):
+    monkeypatch.setattr("fedmedlora.report.page.render_report", None)
+    assert run_command(["report", str(full), "--out", str(full / out)]) == 2
+    assert "cannot be written: " in capsys.readouterr().err
+
+
 def test_what_is_no_run_and_what_is_not_finished_is_said(tmp_path):
     with pytest.raises(RunError, match=r"is no run folder: it has no study\.yaml"):
         read_run(tmp_path / "nowhere")
@@ -314,4 +321,4 @@ def test_the_command_writes_beside_the_run_or_where_it_is_told(tmp_path, capsys)
     assert "written: " in capsys.readouterr().out
     assert run_command(["report", str(tmp_path / "nothing")]) == 1
     assert "no run folder" in capsys.readouterr().err
-    assert run_command(["report", str(run), "--out", str(tmp_path)]) == 1
+    assert run_command(["report", str(run), "--out", str(tmp_path)]) == 2

@@ -165,3 +165,13 @@ def test_examples_that_are_made_otherwise_are_not_added_up(tmp_path):
             pass
     assert terms_of(study_of(tmp_path, task__window_words=30), "icu").of == ""
     assert terms_of(study_of(tmp_path, privacy__unit="example", seed=9), "icu") == terms
+
+
+@pytest.mark.parametrize("place", ["file", "file/ledgers", "round", "round/ledgers"])
+def test_a_place_for_no_ledgers_is_refused_before_a_run_is_begun(tmp_path, place):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "round").symlink_to("round")
+    with pytest.raises(ConfigError, match=r"privacy\.ledger: .*(file|round) is no folder"):
+        run_study(study_of(tmp_path, privacy__ledger=place), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert (tmp_path / "file").read_text() == "mine"

@@ -112,7 +112,8 @@ class Ring:
         """A site's row, (m + 1,): its weight, then its weighted update.
 
         Raises:
-            FederationError: a value is out of bounds.
+            FederationError: a value is out of bounds, or so far below them that nothing is left of
+                the weight or of the update: its sum would pass for sites that learned nothing.
         """
         update, weight = clipped.update, clipped.weight / self.largest_weight
         if not 0 <= weight <= 1 or (
@@ -127,6 +128,11 @@ class Ring:
             values = update[start : start + _BLOCK].astype(np.float64) * factor
             whole = np.rint(values, out=values).astype(np.int64)
             row[1 + start : 1 + start + whole.size] = whole.view(np.uint64)
+        if clipped.weight > 0 and (not row[0] or (update.any() and not row[1:].any())):
+            raise FederationError(
+                "a weight or an update is nothing in units of the ring: choose "
+                "secure_aggregation.largest_weight and largest_norm closer to what sites have"
+            )
         return row
 
     def decode(self, total: Row, *, summands: int) -> Mean:

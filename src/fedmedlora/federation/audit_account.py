@@ -17,7 +17,7 @@ def sentences(checked: Checked) -> list[str]:
     """What a log says, in plain words."""
     entries = checked.entries
     if not entries:
-        return ["The log is empty."]
+        return ["The log has no entry.", *_faults(checked)]
     first, last = (_clean(entry.get("time", "?"))[:19] for entry in (entries[0], entries[-1]))
     lines = [
         f"Log {checked.log} of the {_clean(checked.role)} {_clean(checked.owner)}: "
@@ -34,12 +34,15 @@ def sentences(checked: Checked) -> list[str]:
         lines.append(
             f"Entries that a killed process left unfinished, and the next completed: {unfinished}."
         )
-    if checked.faults:
-        lines.append("THE LOG IS NOT AS IT WAS WRITTEN:")
-        lines += [f"- {_clean(fault, most=200)}" for fault in checked.faults]
-    else:
-        lines.append("Every entry follows from the one before it, and the last is the head's.")
-    return lines
+    whole = "Every entry follows from the one before it, and the last is the head's."
+    return [*lines, *(_faults(checked) or [whole])]
+
+
+def _faults(checked: Checked) -> list[str]:
+    if not checked.faults:
+        return []
+    told = [f"- {_clean(fault, most=200)}" for fault in checked.faults]
+    return ["THE LOG IS NOT AS IT WAS WRITTEN:", *told]
 
 
 def rows(checked: Checked) -> list[tuple[str, ...]]:

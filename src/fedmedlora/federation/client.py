@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from fedmedlora.durable import open_private
-from fedmedlora.errors import ConfigError, FederationError, RequestError
+from fedmedlora.errors import ConfigError, Ended, FederationError, RequestError
 from fedmedlora.federation import wire
 from fedmedlora.federation.adapter_parts import adapter_part
 from fedmedlora.federation.arrays import candidates_sha256
@@ -255,7 +255,7 @@ def _guarded(
         desk.check_run(message.content)
         content = answer(message.content, desk, site)
         end.seal(content, phase=phase, request=request)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Ended):
         raise
     except BaseException as error:  # any: Flower would send the text of one that passes here
         content = _failure(message.content, desk, site, error)

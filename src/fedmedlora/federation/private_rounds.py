@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedmedlora.durable import private_folder, write_bytes
-from fedmedlora.errors import ConfigError, PrivacyError, RunError
+from fedmedlora.errors import ConfigError, Ended, PrivacyError, RunError
 from fedmedlora.federation.first_rounds import FirstRounds
 from fedmedlora.federation.plan import Order, SiteUpdate
 from fedmedlora.model.adapter import Adapter
@@ -149,7 +149,7 @@ class PrivateRounds:
             reservation = ledger.reserve(plan, order.round, self._terms.budget)
             try:
                 update = trainer(self._noise(plan), self._units)
-            except KeyboardInterrupt:  # the process ends, and nobody is told
+            except (KeyboardInterrupt, Ended):  # the process ends, and nobody is told
                 raise
             except BaseException:
                 # That it failed is told, and may depend on what was drawn.

@@ -29,7 +29,10 @@ from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.adapter_files import read_adapter
 
 #: What may be wrong with a file that is there.
-_BROKEN = (AdapterError, FederationError, RunError, OSError, ValueError, KeyError, TypeError)
+_BROKEN = (
+    AdapterError, FederationError, RunError, OSError, ValueError, KeyError, TypeError,
+    AttributeError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

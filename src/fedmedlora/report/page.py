@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from fedmedlora.corpus.files import write_text
+from fedmedlora.corpus.files import check_writable, write_text
 from fedmedlora.errors import DataError, RunError
 from fedmedlora.report.blocks import Section, counted
 from fedmedlora.report.browser import Browser, embed_json, make_browser
@@ -43,10 +43,13 @@ def write_report(path: Path, out: Path, *, limit: int = SIZE_LIMIT) -> int:
         limit: bytes that the file may take.
 
     Raises:
+        DataError: ``out`` is no place for a file; told before the work.
         RunError: the folder is no finished run, a file of it is broken, or the report cannot be
             written or would be too large even without any note.
     """
-    page = render_report(read_run(path), limit=limit)
+    run = read_run(path)
+    check_writable(out)
+    page = render_report(run, limit=limit)
     try:
         write_text(out, page)
     except DataError as error:

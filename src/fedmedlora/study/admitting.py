@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fedmedlora.durable import private_folder, replace_private
+from fedmedlora.durable import private_folder, replace_private, resolved
 from fedmedlora.errors import ConfigError, DataError, RunError
 from fedmedlora.federation.checkpoints import PLAN_FILE
 from fedmedlora.federation.deployment.journal import at_work, is_at_work
@@ -42,7 +42,7 @@ def admit_sites(
         RunError: the federation runs, its run has begun with the keys before, or the folder cannot
             be written.
     """
-    folder = CoordinatorFolder(root.resolve())
+    folder = CoordinatorFolder(resolved(root))
     sites = tuple(read_shared(folder.study).study.sites)
     taken, known = _compared(folder, files, sites, replace=replace)
     if all(known.get(site) == made for site, made in taken.items()):

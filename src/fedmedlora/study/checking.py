@@ -17,6 +17,7 @@ from fedmedlora import __version__
 from fedmedlora.aggregation.methods import METHODS
 from fedmedlora.config import Study
 from fedmedlora.config_deployment import SiteSettings, load_site
+from fedmedlora.durable import resolved
 from fedmedlora.errors import ConfigError, FedMedLoRAError, RunError
 from fedmedlora.evaluation.tables import Table
 from fedmedlora.federation.deployment.journal import is_at_work
@@ -42,7 +43,7 @@ _NEW_KEYS = "unpack the kit into a new folder and have its membership admitted (
 
 def check_site(file: Path) -> list[Check]:
     """Look at everything that a site needs, in the order in which it is needed."""
-    file = file.resolve()
+    file = resolved(file)
     try:
         settings = load_site(file)
         shared = read_shared(file.parent / settings.study)

@@ -10,7 +10,7 @@ from pathlib import Path
 from fedmedlora import __version__
 from fedmedlora.config import Study
 from fedmedlora.config_deployment import SiteSettings, load_coordinator, load_site
-from fedmedlora.durable import private_folder
+from fedmedlora.durable import private_folder, resolved
 from fedmedlora.errors import ConfigError, FedMedLoRAError, RunError
 from fedmedlora.federation.deployment.coordinator import coordinator_services
 from fedmedlora.federation.deployment.flower_files import app_configuration, write_flower_files
@@ -52,7 +52,7 @@ def start_federation(root: Path, *, note: Callable[[str], None]) -> None:
         FederationError: the run failed.
         RunError: a process cannot be started, or another command works in this folder.
     """
-    folder = CoordinatorFolder(root.resolve())
+    folder = CoordinatorFolder(resolved(root))
     settings, shared = load_coordinator(folder.settings), read_shared(folder.study)
     with held(folder):  # before a file of a federation that runs is written anew
         members = all_admitted(folder, tuple(shared.study.sites))
@@ -92,7 +92,7 @@ def start_site(file: Path, *, note: Callable[[str], None]) -> None:
         RunError: a process cannot be started, the notes cannot be read (their disk may not be there
             yet), or another command works for this site.
     """
-    file = file.resolve()
+    file = resolved(file)
     settings = load_site(file)
     folder, work = SiteFolder(file.parent), file.parent / settings.work
     shared = read_shared(file.parent / settings.study)

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fedmedlora import __version__
 from fedmedlora.config import Study, check_study
 from fedmedlora.config_deployment import CoordinatorSettings
-from fedmedlora.durable import write_private
+from fedmedlora.durable import resolved, write_private
 from fedmedlora.errors import RunError
 from fedmedlora.federation import signing
 from fedmedlora.federation.deployment.certificates import (
@@ -74,7 +74,7 @@ def found_federation(
             f"{out} exists already: keys and certificates are never overwritten; choose another "
             "folder, or remove it if no site has its kit yet"
         )
-    folder = CoordinatorFolder(out.resolve())
+    folder = CoordinatorFolder(resolved(out))
     refuse_unwritable(folder.root)
     try:
         folder.root.mkdir(parents=True, mode=0o700)

@@ -5,11 +5,13 @@ Enters: the runs of a study. Leaves: nothing, or a refusal. No note is read.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from fedmedlora.config import Study
 from fedmedlora.config_privacy import PER_ROW
+from fedmedlora.durable import resolved
 from fedmedlora.errors import ConfigError
 from fedmedlora.federation.own_rounds import own_folder
 from fedmedlora.federation.private_rounds import run_id_of
@@ -29,8 +31,8 @@ def check_ledgers(runs: Sequence[tuple[Study, Path]]) -> None:
         runs: all runs of a study and their folders.
 
     Raises:
-        ConfigError: two rows would each use up the whole budget of one ledger, or a row would
-            begin another one than the notes have.
+        ConfigError: two rows would each use up the whole budget of one ledger, a row would begin
+            another one than the notes have, or there can be no ledgers where they should be.
         PrivacyError: a budget is spent, or a ledger is another site's or counts another unit.
         RunError: a ledger cannot be used, or was edited.
     """
@@ -59,7 +61,7 @@ def _refuse_second_places(runs: Sequence[tuple[Study, Path]]) -> None:
         for arm in study_arms(study):
             if is_private(arm):
                 own = arm.study.privacy.ledger == PER_ROW
-                found = {ledger_of(arm, site, run=run).resolve() for site in private_sites(arm)}
+                found = {resolved(ledger_of(arm, site, run=run)) for site in private_sites(arm)}
                 folders.setdefault(None if own else next(iter(found)).parent, arm.label)
                 ledgers |= set() if own else found
     if len(folders) > 1:
@@ -69,6 +71,7 @@ def _refuse_second_places(runs: Sequence[tuple[Study, Path]]) -> None:
             "what the other spent; name one folder for the study, from / on where roots differ"
         )
     for folder in {ledger.parent for ledger in ledgers}:
+        _refuse_no_folder(folder)
         known = {study_site for study, _ in runs for study_site in study.sites}
         others = [one.stem for one in sorted(folder.glob("*.jsonl")) if one.stem not in known]
         new = sorted(one.stem for one in ledgers if not one.exists())
@@ -78,6 +81,15 @@ def _refuse_second_places(runs: Sequence[tuple[Study, Path]]) -> None:
                 f"{', '.join(new)} would begin a budget there: notes keep their site's earlier "
                 "name; a site with other notes needs another folder"
             )
+
+
+def _refuse_no_folder(folder: Path) -> None:
+    """Refuse a place where ledgers could not be written, before a run is begun for them."""
+    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise ConfigError(f"privacy.ledger: {there} is no folder; name a folder for the ledgers")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"privacy.ledger: {there}: no permission to write there")
 
 
 def note_unprotected(runs: Sequence[tuple[Study, Path]]) -> None:
