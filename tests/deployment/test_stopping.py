@@ -34,6 +34,7 @@ def folder(tmp_path):
 def bystander():
     """A process that has nothing to do with it."""
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    time.sleep(0.05)  # starts are told apart by the kernel's ticks of 10 ms
     yield process
     process.kill()
     process.wait()
