@@ -153,14 +153,13 @@ def test_a_record_that_cannot_be_read_is_named(coordinator, capsys):
 
 
 def test_stop_where_nothing_runs_says_so(coordinator, capsys):
-    (coordinator / "federation.yaml").write_text("host: localhost")
     assert run_command(["federation", "stop", str(coordinator)]) == 0
     assert "nothing runs there" in capsys.readouterr().out
 
 
 def test_stop_of_a_misspelt_folder_does_not_pass_for_stopped(tmp_path, capsys):
     assert run_command(["federation", "stop", str(tmp_path / "misspelt")]) == 2
-    assert "is no coordinator's folder: it has no federation.yaml" in capsys.readouterr().err
+    assert "is no folder that `federation init` made" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,8 @@ class Ring:
         if clipped.weight > 0 and (not row[0] or (update.any() and not row[1:].any())):
             raise FederationError(
                 "a weight or an update is nothing in units of the ring: choose "
-                "secure_aggregation.largest_weight and largest_norm closer to what sites have"
+                "secure_aggregation.largest_weight and largest_norm closer to what sites have and, "
+                "where sites weigh by loss, secure_aggregation.reference_loss near the losses"
             )
         return row
 
