@@ -30,8 +30,8 @@ from fedmedlora.streams import end_in_order, prepare_streams, silence_stdout
 if TYPE_CHECKING:
     from fedmedlora.evaluation.tables import Table
 
-# Where rich is installed, typer 0.20 escapes "[required]" for rich's markup, and plain help would show
-# the backslash.
+# Where rich is installed, typer 0.20 escapes "[required]" for rich's markup, and plain help would
+# show the backslash.
 typer.core.HAS_RICH = False
 
 app = typer.Typer(
