@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import click
 import typer
+import typer.core
 
 from fedmedlora import __version__
 from fedmedlora.cli_extract import extract
@@ -28,6 +29,10 @@ from fedmedlora.streams import end_in_order, prepare_streams, silence_stdout
 
 if TYPE_CHECKING:
     from fedmedlora.evaluation.tables import Table
+
+# Where rich is installed, typer 0.20 escapes "[required]" for rich's markup, and plain help would
+# show the backslash.
+typer.core.HAS_RICH = False
 
 app = typer.Typer(
     name="fedmedlora",

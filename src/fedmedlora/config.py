@@ -145,7 +145,8 @@ class Study(Section):
                     unknown = sorted(set(types) - set(scheme.types))
                     if unknown:
                         raise ValueError(
-                            f"{kind}.{name}.{key}: {', '.join(unknown)} is not in the scheme"
+                            f"{kind}.{name}.{key}: {', '.join(unknown)} is not in the scheme, "
+                            f"whose types are {', '.join(scheme.types)}"
                         )
 
     def _check_ranks(self) -> None:

@@ -10,6 +10,7 @@ from fedmedlora.config_base import Place, Positive, Section
 
 #: Instead of a ledger's folder: one in the run folder for every row.
 PER_ROW = "per-row"
+_EXAMPLE = "such as privacy: {epsilon: 3, delta: 1e-5, ledger: ledgers} (docs/privacy.md)"
 
 
 def _refuse_another_ledger(settings: dict[str, Any]) -> dict[str, Any]:
@@ -57,11 +58,14 @@ class PrivacyConfig(Section):
     def _whole(self) -> PrivacyConfig:
         if self.epsilon is None:
             return self
+        missing = []
         if self.delta is None:
-            raise ValueError("delta: must be given with epsilon, well below 1 / units of a site")
+            missing.append("delta: must be given with epsilon, well below 1 / units of a site")
         if self.ledger is None:
-            raise ValueError(
+            missing.append(
                 "ledger: must be given with epsilon: the folder in which each site keeps what was "
                 f"spent on its notes, or {PER_ROW} to compare rows of which none is released"
             )
+        if missing:
+            raise ValueError("; ".join([*missing, _EXAMPLE]))
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -67,7 +68,9 @@ class MethodEntry(Section):
         name = content.get("method")
         if isinstance(name, str):
             if name not in get_args(Method):
-                raise ValueError(f"{name[:60]!r} is none of {', '.join(get_args(Method))}")
+                near = get_close_matches(name[:60], get_args(Method), n=1)
+                meant = f"; did you mean {near[0]}?" if near else ""
+                raise ValueError(f"{name[:60]!r} is none of {', '.join(get_args(Method))}{meant}")
             content = {"label": name, **content}
         return content
 

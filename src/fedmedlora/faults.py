@@ -41,7 +41,8 @@ def _lines(faults: Sequence[Any]) -> Iterator[str]:
         told.setdefault(key, []).append(message)
         shown[key] = "" if repr(value) in message else _shown(value)
     for key, messages in told.items():
-        yield f"{key[:200]}: {', or '.join(dict.fromkeys(messages))}{shown[key]}"
+        start = f"{key[:200]}: " if key else ""
+        yield f"{start}{', or '.join(dict.fromkeys(messages))}{shown[key]}"
 
 
 def _told(faults: Sequence[Any]) -> Iterator[tuple[str, str, object]]:
@@ -51,7 +52,8 @@ def _told(faults: Sequence[Any]) -> Iterator[tuple[str, str, object]]:
         inner = any(other != place and other[: len(place)] == place for other in places)
         if inner and fault["type"] in ("too_short", "dict_type", "list_type"):
             continue  # it is what a fault inside makes of its list, or the other kind of a union
-        key = ".".join(place) or "the whole file"
+        # What is wrong between two keys names them itself.
+        key = ".".join(place) or ("" if fault["type"] == "value_error" else "the whole file")
         message = _MESSAGES.get(fault["type"], fault["msg"].removeprefix("Value error, "))
         if fault["type"] == "string_pattern_mismatch" and fault["loc"][-1] == "[key]":
             message = (

@@ -68,6 +68,33 @@ def test_a_wrong_line_is_refused_with_its_key(tmp_path, line, says):
     assert "Input should be a valid dictionary" not in told
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (
+            "cohorts: {b: {test: t.jsonl, annotates: [drugs]}}",
+            "study.yaml: cohorts.b.annotates: drugs is not in the scheme, whose types are problem,",
+        ),
+        ("federation: {min_sites: 2}", "study.yaml: federation.min_sites is more than"),
+        ("methods: [fed-medlra]", "; did you mean fed-medlora?"),
+        ("methods: [nothing-alike]", "fed-medlora"),
+        (
+            "privacy: {epsilon: 3}",
+            "privacy: delta: must be given with epsilon, well below",
+        ),
+        ("privacy: {epsilon: 3}", "; ledger: must be given with epsilon: "),
+        ("privacy: {epsilon: 3, delta: 0.1}", "such as privacy: {epsilon: 3, delta: 1e-5, ledger:"),
+    ],
+)
+def test_a_fault_says_its_own_key_and_what_would_do(tmp_path, line, says):
+    text = GOOD.replace("methods: [zero-shot]\n", "") if line.startswith("methods") else GOOD
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, f"{text}{line}\n")
+    assert says in str(caught.value)
+    assert "the whole file" not in str(caught.value)
+    assert ("did you mean" in str(caught.value)) == ("medlra" in line)
+
+
 def test_a_few_aliases_are_what_they_stand_for(tmp_path):
     text = GOOD.replace("a: {", "a: &a {").replace("train: 1", "train: 3")
     assert load(tmp_path, f"{text}  b: *a\n").sites["b"].synthetic.train == 3

@@ -6,8 +6,9 @@ import sys
 import types
 
 import pytest
+from typer.main import get_command
 
-from fedmedlora.cli import run_command
+from fedmedlora.cli import app, run_command
 from fedmedlora.corpus.jsonl import read_jsonl, write_jsonl
 from fedmedlora.errors import ConfigError, FederationError, RunError
 from fedmedlora.evaluation.tables import Table
@@ -298,3 +299,23 @@ def test_whoever_closes_the_pipe_early_sees_no_traceback(tmp_path):
     process.stderr.close()
     assert "Traceback" not in told
     assert "BrokenPipe" not in told
+
+
+def commands(command, path=()):
+    yield path, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, (*path, name))
+
+
+@pytest.mark.parametrize(
+    ("path", "command"), list(commands(get_command(app))), ids=lambda one: "-".join(one)
+    if isinstance(one, tuple) else "",
+)  # fmt: skip
+def test_help_says_what_every_argument_is_and_shows_no_markup(path, command, capsys):
+    assert run_command([*path, "--help"]) == 0
+    told = capsys.readouterr().out
+    assert "\\" not in told
+    for parameter in command.params:
+        if parameter.param_type_name == "argument":
+            assert parameter.help
+            assert parameter.help.split()[0] in told

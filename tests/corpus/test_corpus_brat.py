@@ -240,3 +240,14 @@ def test_documents_that_brat_cannot_hold_leave_no_folder(tmp_path, documents, sa
     with pytest.raises(DataError, match=said):
         write_brat(documents, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_sidecar_that_the_page_shows_gives_notes_their_patient(tmp_path):
+    page = (Path(__file__).parents[2] / "docs/formats.md").read_text(encoding="utf-8")
+    blocks = [part.partition("```")[0] for part in page.split("```json\n")[1:]]
+    [example] = [block for block in blocks if '"documents"' in block]
+    for name in ("n1", "n2"):
+        folder_of(tmp_path, "", name=name)
+    (tmp_path / "fedmedlora.json").write_text(example, encoding="utf-8")
+    documents, _ = read_brat(tmp_path)
+    assert [(one.id, one.group) for one in documents] == [("n1", "patient-7"), ("n2", "patient-7")]

@@ -82,3 +82,11 @@ def test_plain_text_lines_up_words_left_and_numbers_right():
         "a       0.5",
         "longer    1",
     ]
+
+
+def test_a_long_title_is_wrapped_to_lines_that_a_terminal_shows():
+    title = "what it is about " * 20
+    lines = render_text(Table(title.strip(), ("method",), (("one",),))).split("\n")
+    assert " ".join(lines[:-3]) == title.strip()
+    assert len(lines) > 5
+    assert max(map(len, lines)) <= 100

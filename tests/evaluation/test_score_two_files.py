@@ -45,6 +45,22 @@ def test_what_the_table_does_not_show_is_remarked(write):
     assert len(found.remarks()) == 4
 
 
+def test_entities_that_are_golds_own_are_remarked_upon_where_they_are_scored(write):
+    gold = write(
+        "g.jsonl",
+        doc(("problem", 0, 4), ("severity", 5, 9), relations=[(0, 1)], name="a"),
+        doc(("drug", 0, 4), name="b"),
+    )
+    given = write("p.jsonl", doc(("problem", 0, 4), name="a"), doc(("drug", 0, 4), name="b"))
+    [_, remark] = score_files(gold, given, scheme=SCHEME).remarks()
+    assert remark.startswith("all 2 entities are gold's own")
+    assert "--tasks modifiers,relations" in remark
+    assert len(score_files(gold, given, scheme=SCHEME, tasks=["modifiers"]).remarks()) == 1
+    more = [doc(("problem", 0, 4), name="a"), doc(("drug", 0, 4), ("drug", 5, 9), name="b")]
+    assert len(score_files(gold, write("m.jsonl", *more), scheme=SCHEME).remarks()) == 1
+    assert len(score_files(gold, write("f.jsonl", more[0]), scheme=SCHEME).remarks()) == 2
+
+
 def test_covers_may_be_given_for_a_file_that_does_not_say(write):
     gold = write("g.jsonl", doc(("problem", 0, 4)))
     predicted = write("p.jsonl", doc(("problem", 0, 4), ("drug", 10, 14)))

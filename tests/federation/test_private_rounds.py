@@ -112,7 +112,7 @@ def test_neither_a_restart_nor_a_new_run_folder_gives_the_budget_back(tmp_path, 
         other.round(3)
     assert other.trained == []
     if run == "run-2":
-        with pytest.raises(PrivacyError, match="the budget is spent"):
+        with pytest.raises(PrivacyError, match=r"site icu, .*jsonl: the budget is spent"):
             other.private.prepare(SETTINGS)
 
 

@@ -10,12 +10,15 @@ from leakage_toys import study_of
 
 from fedmedlora.cli import run_command
 from fedmedlora.errors import ConfigError, RunError
+from fedmedlora.evaluation.intervals import Bootstrap
 from fedmedlora.federation.sums import write_sums
 from fedmedlora.leakage import exposure
-from fedmedlora.leakage.bench import LeakageBench
+from fedmedlora.leakage.bench import LeakageBench, NoteLosses
+from fedmedlora.leakage.membership import _records, _side
 from fedmedlora.leakage.meter import measure_leakage
 from fedmedlora.leakage.records import read_leakage
 from fedmedlora.leakage.words import rare_words
+from fedmedlora.schema import Document
 from fedmedlora.study.data import load_data
 from fedmedlora.study.run_folder import RunFolder
 
@@ -190,3 +193,18 @@ def test_what_the_server_saw_of_a_round_averages_to_what_it_made_of_it(plain):
         assert np.allclose(mean, tensor, atol=1e-6)
     assert bench.seen(bench.arms[0], 1).after.sha256 == seen.before.sha256
     assert seen.after.sha256 == bench.adapter(bench.arms[0]).sha256
+
+
+def test_units_are_named_for_what_they_are_patients_notes_or_some_of_both():
+    notes = [Document(str(n), "a", group=group) for n, group in enumerate(("p", "p", None, None))]
+    two, few = NoteLosses(np.array([1.0, 2.0]), np.ones(2)), Bootstrap(resamples=10)
+    patients, single = (_side(part, two, two) for part in (notes[:2], notes[2:]))
+    found = {
+        name: {(one.unit, one.members) for one in _records("fed", "all", "held-out", pairs, few)}
+        for name, pairs in (
+            ("patients", [(patients, patients)]),
+            ("notes", [(single, single)]),
+            ("both", [(patients, patients), (single, single)]),
+        )
+    }
+    assert found == {"patients": {("patient", 1)}, "notes": {("note", 2)}, "both": {("unit", 3)}}

@@ -1,5 +1,7 @@
 """What the sections say, by numbers that were worked out by hand."""
 
+import json
+
 import pytest
 from report_notes import FED, HOSTILE
 from report_toys import full_run, plain_run, write_json
@@ -134,6 +136,44 @@ def test_the_summary_says_what_was_compared_and_how_the_best_federated_method_st
         "Training on the pooled notes scores 1.00: no clear difference (0.00, 95 % interval "
         "−0.05 to +0.05)."
     )
+
+
+def test_the_summary_names_sites_where_alone_is_clearly_better(run, tmp_path):
+    assert not [s for card in summary_section(run).blocks[1].items for s in card.sentences
+                if "alone is clearly better" in s]  # fmt: skip
+    folder = full_run(tmp_path / "run")
+    file = folder / "comparisons.json"
+    rows = json.loads(file.read_text())
+    best_at = {"north": (-0.1, -0.2, 0.01), "south": (-0.3, -0.4, -0.1)}
+    for row in rows:
+        if row["first"] == FED:
+            f1, low, high = best_at[row["site"]]
+            row.update({"first": HOSTILE, "f1": f1, "low": low, "high": high})
+    write_json(folder, "comparisons.json", rows)
+    [told] = [s for s in summary_section(read_run(folder)).blocks[1].items[0].sentences
+              if "alone is clearly better" in s]  # fmt: skip
+    assert told.replace("\u00a0", " ") == (
+        "On a site's own test notes, alone is clearly better at: south (−0.30, 95 % interval "
+        "−0.40 to −0.10)."
+    )
+
+
+def test_a_site_that_does_not_train_a_task_counts_for_none_of_its_sums(tmp_path):
+    folder = full_run(tmp_path / "run")
+    data = json.loads((folder / "data.json").read_text())
+    data["sites"]["north"]["tasks"] = ["entities", "modifiers"]
+    data["sites"]["south"]["tasks"] = ["entities"]
+    write_json(folder, "data.json", data)
+    run = read_run(folder)
+    cards = {card.title: card.sentences[0] for card in summary_section(run).blocks[1].items}
+    assert cards["Entities"].startswith("Sites alone score")
+    assert cards["Modifiers"].startswith("One site alone scores")
+    assert cards["Relations"].startswith("One site alone scores")
+    for task, dashed in (("entities", False), ("relations", True)):
+        view = {"task": task, "matching": "strict", "average": "micro"}
+        [table] = tables_of(score_section(run), **view)
+        south = rows_of(table)["single-site/south"]
+        assert (set(south) == {"–"}) == dashed
 
 
 def test_traffic_stands_beside_the_whole_model(run):

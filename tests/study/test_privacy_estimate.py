@@ -27,6 +27,7 @@ def test_noise_falls_with_epsilon_and_what_stays_of_it_with_the_batch():
         "privacy={epsilon: 3, delta: 1e-3, batch: 16, ledger: per-row}",
     )  # fmt: skip
     assert table.headers[5:8] == ("epsilon 1", "epsilon 3", "epsilon 8")
+    assert table.title.startswith("Noise for a budget")
     # 160 notes at each of the demo's sites; batches 4, 16 and 64 of them.
     assert [row[:5] for row in table.rows] == [
         ("160", "4", "", "0.025", "60"),
@@ -48,7 +49,8 @@ def test_where_the_file_does_not_say_how_many_units_there_are_some_numbers_stand
         "noise_multiplier: 1.5}",
     )  # fmt: skip
     assert list(dict.fromkeys(row[0] for row in table.rows)) == ["100", "1,000", "10,000"]
+    assert table.title.startswith("Units are examples of numbers")
     assert table.headers[5:9] == ("epsilon 1", "epsilon 2", "epsilon 3", "epsilon 8")
     # The same noise costs less of a larger site, of which a batch is a smaller part.
-    own = [float(row[-1]) for row in table.rows if row[2] == "this study"]
+    own = [float(row[-1]) for row in table.rows if row[2] == "this study's batch"]
     assert own[0] > own[1] > own[2]

@@ -104,6 +104,9 @@ def test_patients_need_groups_and_are_counted_by_them(tmp_path):
             tmp_path, sites={"icu": files}, privacy__unit="patient", privacy__delta=0.2,
             privacy__batch=1,
         )  # fmt: skip
+    told = "notes of icu, 1 of the 1 training notes of ward have no group"
+    with pytest.raises(ConfigError, match=told):  # all of them at once
+        checked(tmp_path, sites={"icu": files, "ward": files}, privacy__unit="patient")
 
 
 # Runs --------------------------------------------------------------------------------------------
@@ -127,7 +130,7 @@ def test_the_number_is_told_with_unit_delta_sampling_and_adversary(finished):
 
 def test_neighbours_are_told_alike_everywhere(finished):
     # A unit more would change the number of units, which every reply tells: it is not hidden.
-    assert NEIGHBOURS == "emptying one unit, the number of units being public"
+    assert NEIGHBOURS == "one unit emptied; how many units a site has is public"
     told = privacy_of(json.loads((finished / "run/answers/ffa-lora/done.json").read_text()))
     page = (Path(__file__).parents[2] / "docs/privacy.md").read_text(encoding="utf-8")
     tables = "\n".join(render_text(table) for table in study_tables(finished / "run"))

@@ -10,7 +10,7 @@ from chat_server import failure, serving
 from fedmedlora.cli import run_command
 from fedmedlora.config import load_study
 from fedmedlora.corpus.jsonl import write_jsonl
-from fedmedlora.errors import ConfigError, EndpointError, RunError
+from fedmedlora.errors import BackboneError, ConfigError, EndpointError, RunError
 from fedmedlora.report.blocks import Table
 from fedmedlora.report.page import render_report
 from fedmedlora.report.run import read_run
@@ -69,6 +69,28 @@ def told(capsys, *arguments: str) -> tuple[int, str]:
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     return code, lines[0]
+
+
+# Models that are not there ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "key"), [("zero-shot", "backbone.name"), ("bert", "encoder.name")]
+)
+@pytest.mark.parametrize("name", ["not-a-model-of-anybody", "./not-a-folder"])
+def test_a_model_that_is_nowhere_is_said_before_the_first_row(tmp_path, method, key, name):
+    study = study_of(tmp_path, f"methods=[{method}]", f"{key}={name}")
+    told = []
+    with pytest.raises(BackboneError, match=rf"^{key}: .*'{name}'.* no ") as caught:
+        run_study(study, tmp_path / "run", on_event=lambda kind, facts: told.append(kind))
+    assert "tokenizer" not in str(caught.value)
+    assert told == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_no_row_needs_need_not_be_there(tmp_path):
+    study = study_of(tmp_path, "backbone.name=./not-a-folder", "encoder.name=./not-a-folder")
+    run_study(study, tmp_path / "run")
 
 
 # Names -------------------------------------------------------------------------------------------

@@ -18,8 +18,12 @@ from fedmedlora.study.tables import run_tables
 
 
 def test_a_new_run_finds_the_budget_spent_before_it_trains(finished):
-    with pytest.raises(PrivacyError, match="the budget is spent"):
+    with pytest.raises(PrivacyError, match="the budget is spent") as caught:
         run_study(study_of(finished), finished / "again")
+    # Whose, where, and what can be done about it.
+    assert str(caught.value).startswith(f"site icu, {finished / 'ledgers/icu.jsonl'}: ")
+    for told in ("a larger privacy.epsilon", "privacy.ledger: per-row"):
+        assert told in str(caught.value).replace("A larger", "a larger")
     assert not (finished / "again/federation").exists()
 
 

@@ -103,7 +103,11 @@ def _document(path: Path) -> SourceDocument:
     before, opening, rest = raw.partition("<TEXT>")
     content, closing, after = rest.partition("</TEXT>")
     if f"<{_ROOT}" not in before or not opening or not closing:
-        raise DataError(f"not an i2b2 2012 file: no <TEXT> ... </TEXT> in a <{_ROOT}>", path=path)
+        raise DataError(
+            f"not an i2b2 2012 file: no <TEXT> ... </TEXT> in a <{_ROOT}>. Files of .xml are read "
+            "as i2b2 2012 alone; make others .jsonl, .iob or brat folders (docs/formats.md)",
+            path=path,
+        )
     pieces = _SECTION.split(content)
     text = "".join(p if n % 2 else _resolved(p) for n, p in enumerate(pieces))
     tags = _Tags()

@@ -25,6 +25,7 @@ class FileScores:
         missing: those without a prediction, which count as predicting nothing.
         set_aside: predictions outside what the annotators covered, neither right nor wrong.
         unscored: predicted relations, where gold has modifiers but no relations.
+        given: entities that were scored, if predictions are gold's, exactly and all; else 0.
     """
 
     records: tuple[ScoreRecord, ...]
@@ -32,6 +33,7 @@ class FileScores:
     missing: int
     set_aside: int
     unscored: int
+    given: int
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """The records for ``--json``."""
@@ -57,6 +59,11 @@ class FileScores:
             remarks.append(
                 f"{self.unscored} predicted relations were not scored: gold has modifiers but no "
                 "relation"
+            )
+        if self.given:
+            remarks.append(
+                f"all {self.given} entities are gold's own: if they were given, not found (as in "
+                "a run's predictions/METHOD/modifiers), take --tasks modifiers,relations"
             )
         return remarks
 
@@ -85,12 +92,20 @@ def score_files(
     """
     gold, predicted = read_documents(gold_path), read_documents(pred_path)
     tally = tally_documents(gold, predicted, scheme=scheme, covers=covers, tasks=tasks)
+    records = make_records(tally, method=method, round=None, cohort="all", bootstrap=bootstrap)
     return FileScores(
-        records=tuple(
-            make_records(tally, method=method, round=None, cohort="all", bootstrap=bootstrap)
-        ),
+        records=tuple(records),
         documents=len(gold),
         missing=tally.missing,
         set_aside=sum(counted.set_aside for counted in tally.tasks.values()),
         unscored=tally.unscored,
+        given=sum(_all_right(record) for record in records),
     )
+
+
+def _all_right(record: ScoreRecord) -> int:
+    """How many entities there are, of their strict typed sum; 0 unless gold's are predicted."""
+    kind = (record.task, record.matching, record.level, record.type)
+    if kind != ("entities", "strict", "typed", "micro") or record.document_class is not None:
+        return 0
+    return record.gold if record.tp == record.predicted == record.gold else 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 
 from fedmedlora.evaluation.intervals import MICRO, Level
 from fedmedlora.evaluation.records import ALL, ScoreRecord
@@ -14,6 +15,10 @@ from fedmedlora.evaluation.tally import Matching, Task
 
 #: How 0 / 0 is written.
 UNDEFINED = "n/a"
+
+
+#: Characters of a line of a title.
+_TITLE_WIDTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +159,7 @@ def format_interval(low: float | None, high: float | None) -> str:
 
 
 def render_text(table: Table) -> str:
-    """The table as aligned plain lines, without a newline at the end.
+    """The table as aligned plain lines, without a newline at the end; a long title over several.
 
     Rows that repeat the first cells of the row above stay whole, so that lines can be searched.
     """
@@ -168,4 +173,4 @@ def render_text(table: Table) -> str:
         for line in lines
     ]
     rule = "  ".join("-" * width for width in widths)
-    return "\n".join([*([table.title] if table.title else []), written[0], rule, *written[1:]])
+    return "\n".join([*wrap(table.title, _TITLE_WIDTH), written[0], rule, *written[1:]])

@@ -184,14 +184,7 @@ class PrivateRounds:
         steps = private_steps(settings, units=self.count, batch=terms.batch)
         plan = ledger.plan_of(run)
         if plan is None:
-            noise = terms.noise or find_noise(
-                terms.budget.epsilon,
-                delta=terms.budget.delta,
-                rate=rate,
-                steps=steps * self._rounds,
-                spent=ledger.mechanisms,
-                accountant=terms.budget.accountant,
-            )
+            noise = terms.noise or self._least_noise(ledger, rate, steps * self._rounds)
             plan = Plan(run, noise, rate, steps, self._rounds, self.count)
             ledger.plan(plan, terms.budget)
             self._keep_run_id(run)
@@ -202,6 +195,20 @@ class PrivateRounds:
                 f"{self.count}, {steps} and {rate:.4g}: begin a new run"
             )
         return plan
+
+    def _least_noise(self, ledger: Ledger, rate: float, steps: int) -> float:
+        budget = self._terms.budget
+        try:
+            return find_noise(
+                budget.epsilon,
+                delta=budget.delta,
+                rate=rate,
+                steps=steps,
+                spent=ledger.mechanisms,
+                accountant=budget.accountant,
+            )
+        except PrivacyError as error:
+            raise PrivacyError(f"site {self._site}, {self._ledger}: {error}") from error
 
     def _keep_run_id(self, run: str) -> None:
         try:

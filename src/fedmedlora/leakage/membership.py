@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fedmedlora.evaluation.intervals import Bootstrap
 from fedmedlora.evaluation.leakage import attack_auc, attack_rate
 from fedmedlora.leakage.bench import LeakageBench, NoteLosses
-from fedmedlora.leakage.records import ALL, Against, Membership, Score
+from fedmedlora.leakage.records import ALL, Against, MeasuredUnit, Membership, Score
 from fedmedlora.model.adapter import Adapter
 from fedmedlora.schema import Document
 from fedmedlora.seeds import derive_seed
@@ -35,10 +35,10 @@ _SCORES: tuple[Score, ...] = ("loss", "calibrated")
 
 @dataclass(frozen=True)
 class _Side:
-    """One loss a unit, by score: (units,)."""
+    """One loss a unit, by score: (units,). And what units there are."""
 
     scores: dict[Score, NDArray[np.float64]]
-    by_patient: bool
+    units: frozenset[MeasuredUnit]
 
 
 def measure_membership(
@@ -128,7 +128,7 @@ def _side(documents: Sequence[Document], found: NoteLosses, zero: NoteLosses) ->
     own, untrained = losses[asked] / targets[asked], before[asked] / targets[asked]
     return _Side(
         {"loss": -own, "calibrated": np.log((untrained + _TINY) / (own + _TINY))},
-        any(one.group is not None for one in documents),
+        frozenset("note" if one.group is None else "patient" for one in documents),
     )
 
 
@@ -140,6 +140,8 @@ def _records(
     bootstrap: Bootstrap,
 ) -> list[Membership]:
     records = []
+    kinds = frozenset[MeasuredUnit]().union(*(side.units for pair in pairs for side in pair))
+    unit: MeasuredUnit = next(iter(kinds)) if len(kinds) == 1 else "unit"
     for score in _SCORES:
         compared = [(a.scores[score], b.scores[score]) for a, b in pairs]
         auc, rate = attack_auc(compared, bootstrap), attack_rate(compared, bootstrap)
@@ -152,7 +154,7 @@ def _records(
                 method=label,
                 site=site,
                 against=against,
-                unit="patient" if any(a.by_patient for a, _ in pairs) else "note",
+                unit=unit,
                 members=sum(len(a.scores[score]) for a, _ in pairs),
                 others=sum(len(b.scores[score]) for _, b in pairs),
                 score=score,

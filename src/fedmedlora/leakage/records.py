@@ -17,6 +17,8 @@ FORMAT = 2
 ALL = "all"
 #: loss: the adapter's own. calibrated: how many times lower than the untrained backbone's.
 Score = Literal["loss", "calibrated"]
+#: What has one loss: a patient, a note without a group, or some of both.
+MeasuredUnit = Literal["patient", "note", "unit"]
 #: Notes that nothing was trained on: taken from the training notes at random, or the validation and
 #: test notes.
 Against = Literal["withheld", "held-out"]
@@ -32,7 +34,7 @@ class Membership:
         method: the adapter's label.
         site: whose notes, or "all": the sites' AUCs, averaged by pairs.
         against: what they are compared with.
-        unit: of which each has one loss.
+        unit: of which each has one loss; "unit" where some are patients and some notes.
         members, others: how many units.
         score: what is compared.
         auc: 0.5 is chance.
@@ -45,7 +47,7 @@ class Membership:
     method: str
     site: str
     against: Against
-    unit: Literal["patient", "note"]
+    unit: MeasuredUnit
     members: int
     others: int
     score: Score

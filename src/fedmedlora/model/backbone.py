@@ -89,6 +89,39 @@ def resolve_name(name: str) -> str:
     return name
 
 
+def check_name(name: str, *, key: str) -> None:
+    """Refuse a name that stands for nothing, before anything is done with it.
+
+    No weight is read: of a model that is on the hub, the configuration.
+
+    Args:
+        name: as ``load_backbone`` takes it.
+        key: where it stands in the study file.
+
+    Raises:
+        BackboneError: it is neither ``"embedded"``, a folder nor a model of the hub that is cached
+            or can be reached.
+    """
+    if name == EMBEDDED:
+        return
+    try:
+        path = resolve_name(name)
+    except BackboneError as error:
+        raise BackboneError(f"{key}: {error}") from error
+    if Path(path).is_dir():
+        return
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:  # an HTTP error is an OSError
+        raise BackboneError(
+            f"{key}: {name!r} is no folder here, and no model of that name is cached or can be "
+            f"fetched from the hub ({type(error).__name__}); name a folder that save_pretrained "
+            f"wrote, a model of the hub, or {EMBEDDED}"
+        ) from error
+
+
 def _sha256_of_files(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for file in sorted(files):

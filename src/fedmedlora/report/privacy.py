@@ -59,10 +59,11 @@ def privacy_section(run: Run) -> Section | None:
 
 def _terms(privacy: Privacy) -> str:
     return (
-        f"Epsilon bounds what {privacy.neighbours} can change of all that the adversary sees, who "
-        f"{privacy.adversary}. Units are drawn by {privacy.sampling} sampling, and each is clipped "
-        "as one. It is a promise about each site by itself: for who is at several sites, the sums "
-        "of their epsilons and of their deltas."
+        "Epsilon bounds what one unit of a site's training notes can change of all that the "
+        f"adversary sees (neighbours: {privacy.neighbours}). The adversary {privacy.adversary}. "
+        f"Units are drawn by {privacy.sampling} sampling, at a rate of batch / units, and each is "
+        "clipped as one. It is a promise about each site by itself: for who is at several sites, "
+        "the sums of their epsilons and of their deltas."
     )
 
 

@@ -242,6 +242,7 @@ class Part(_Record):
     train: Count | None = None
     validation: Count | None = None
     documents: Count | None = None
+    tasks: tuple[str, ...] = ()
     covers: tuple[str, ...] = ()
     annotates: dict[str, str] | None = None
     training_examples: dict[str, Count] = {}

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from fedmedlora.corpus.files import storable
 from fedmedlora.corpus.jsonl import read_jsonl
 from fedmedlora.errors import DataError, RunError, SchemaError
-from fedmedlora.evaluation.records import ScoreRecord
+from fedmedlora.evaluation.records import SCORED_OF, ScoreRecord
 from fedmedlora.evaluation.tables import last_rounds
 from fedmedlora.faults import describe_faults
 from fedmedlora.report.methods import derive_method
@@ -103,6 +103,16 @@ class Run:
         """A typed score; ``None`` if it was not made or gold has nothing of the kind."""
         record = self.by_key.get((label, cohort, task, matching, type))
         return record if record is not None and record.gold else None
+
+    def trains(self, method: Method, task: str) -> bool:
+        """Whether a site's own model was trained for what is scored as ``task``.
+
+        True of all other methods, and where data.json does not say.
+        """
+        part = self.data.sites.get(method.site or "")
+        if method.kind != "single" or part is None or not part.tasks:
+            return True
+        return any(task in SCORED_OF.get(asked, ()) for asked in part.tasks)
 
     def gold(self, cohort: str) -> list[Document] | None:
         """The gold documents of a cohort; ``None`` if the run did not keep them.

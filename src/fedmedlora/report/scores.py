@@ -74,7 +74,8 @@ def score_section(run: Run) -> Section:
             Text(
                 (
                     "Bold is the best of a column. A dotted line marks what is one site's own, on "
-                    "that site's test notes. Move over a number, or "
+                    "that site's test notes; a dash that there is no gold, or that the site's own "
+                    "model was not trained for the task. Move over a number, or "
                     "walk through the table with the arrow keys, for its interval and counts.",
                 ),
                 small=True,
@@ -118,6 +119,7 @@ def best(run: Run, kinds: Sequence[str], task: str, *, matching: str = "strict")
         (record.f1, method)
         for method in run.methods
         if method.kind in kinds
+        and run.trains(method, task)
         and (record := run.score(method.label, "all", task, matching=matching)) is not None
         and record.f1 is not None
     ]
@@ -150,12 +152,14 @@ def _figure(run: Run, matching: str) -> Figures:
 def _table(run: Run, task: str, matching: str, average: str) -> Table:
     cohorts = ("all", *run.cohorts)
 
-    def record(label: str, cohort: str) -> ScoreRecord | None:
-        return run.score(label, cohort, task, matching=matching, type=average)
+    def record(method: Method, cohort: str) -> ScoreRecord | None:
+        if not run.trains(method, task):
+            return None
+        return run.score(method.label, cohort, task, matching=matching, type=average)
 
     top = {
         cohort: max(
-            (r.f1 for m in run.methods if (r := record(m.label, cohort)) and r.f1 is not None),
+            (r.f1 for m in run.methods if (r := record(m, cohort)) and r.f1 is not None),
             default=None,
         )
         for cohort in cohorts
@@ -168,7 +172,7 @@ def _table(run: Run, task: str, matching: str, average: str) -> Table:
             for cohort in cohorts:
                 cells.append(
                     _cell(
-                        record(method.label, cohort),
+                        record(method, cohort),
                         top[cohort],
                         home=method.site == cohort and method.kind != "new-site",
                     )
@@ -199,7 +203,7 @@ def _cohort_name(run: Run, cohort: str) -> str:
 
 def _cell(record: ScoreRecord | None, top: float | None, *, home: bool = False) -> Cell:
     if record is None or record.f1 is None:
-        return Cell(NONE, said="not scored")
+        return Cell(NONE, said="no score")
     strong = record.f1 == top
     notes = ("best", "own notes")
     said = [note for note, holds in zip(notes, (strong, home), strict=True) if holds]

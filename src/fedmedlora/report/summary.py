@@ -116,7 +116,9 @@ def _singles(run: Run, task: str) -> list[tuple[Method, ScoreRecord]]:
     return [
         (method, record)
         for method in run.methods
-        if method.kind == "single" and (record := _pooled(run, method.label, task)) is not None
+        if method.kind == "single"
+        and run.trains(method, task)
+        and (record := _pooled(run, method.label, task)) is not None
     ]
 
 
@@ -124,6 +126,7 @@ def _sentences(run: Run, lead: Method, record: ScoreRecord, task: str) -> list[s
     told = []
     if singles := _singles(run, task):
         told.append(_beside_singles(run, lead, record, singles, task))
+        told += _better_alone(run, lead, [method for method, _ in singles], task)
     for kind, start in (
         ("centralised", "Training on the pooled notes scores"),
         ("dictionary", "A dictionary of training mentions scores"),
@@ -153,6 +156,20 @@ def _beside_singles(
         f"Sites alone score {ratio(values[0])} to {ratio(values[-1])}, {ratio(mean)} in the mean; "
         f"against the best of them, {strongest[0].label}: {told}."
     )
+
+
+def _better_alone(run: Run, lead: Method, singles: Sequence[Method], task: str) -> list[str]:
+    """Sites that would lose, which the sum over all cohorts does not show."""
+    found = []
+    for method in singles:
+        site = method.site or ""
+        one = find_comparison(run, lead.label, method.label, cohort=site, task=task)
+        if one is not None and one.f1 is not None and decide(one.low, one.high) == "no":
+            between = signed_interval(one.low, one.high)
+            found.append(f"{site} ({signed(one.f1)}, 95 % interval {between})")
+    if not found:
+        return []
+    return [f"On a site's own test notes, alone is clearly better at: {listed(found)}."]
 
 
 def _beside(

@@ -12,7 +12,7 @@ from pathlib import Path
 from fedmedlora.config import Study
 from fedmedlora.config_privacy import PER_ROW
 from fedmedlora.durable import resolved
-from fedmedlora.errors import ConfigError
+from fedmedlora.errors import ConfigError, PrivacyError
 from fedmedlora.federation.own_rounds import own_folder
 from fedmedlora.federation.private_rounds import run_id_of
 from fedmedlora.privacy.accounting import check_left
@@ -141,12 +141,18 @@ def _is_planned(arm: Arm, site: str, path: Path, folder: Path) -> bool:
         run = run_id_of(own_folder(folder / "federation" / arm.label, site, "private"))
         if run is not None and ledger.plan_of(run) is not None:
             return True
-        check_left(
-            terms.budget.epsilon,
-            delta=terms.budget.delta,
-            spent=ledger.mechanisms,
-            accountant=terms.budget.accountant,
-        )
+        try:
+            check_left(
+                terms.budget.epsilon,
+                delta=terms.budget.delta,
+                spent=ledger.mechanisms,
+                accountant=terms.budget.accountant,
+            )
+        except PrivacyError as error:
+            raise PrivacyError(
+                f"site {site}, {path}: {error}. A larger privacy.epsilon promises less and leaves "
+                f"more; privacy.ledger: {PER_ROW} is for comparing rows of which none is released"
+            ) from error
     return False
 
 

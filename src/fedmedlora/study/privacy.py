@@ -38,7 +38,7 @@ ADVERSARY = (
 #: What differs between the notes that nobody can tell apart. Not a unit more or less: how many
 #: there are is told, and decides on rate, steps and noise ("zero-out": Kairouz et al., arXiv
 #: 2103.00039).
-NEIGHBOURS = "emptying one unit, the number of units being public"
+NEIGHBOURS = "one unit emptied; how many units a site has is public"
 
 #: Methods that show training notes to whoever asks, or that are not trained by DP-SGD.
 _NOT_PRIVATE = {
@@ -110,17 +110,24 @@ def _check_units(arm: Arm, data: StudyData) -> None:
     """What is known of a site's units before its notes are cut into examples."""
     study, privacy = arm.study, arm.study.privacy
     sites = data.sites if arm.site is None else (data.site(arm.site),)
+    if privacy.unit == "patient":
+        _refuse_no_groups(sites)
     for site in sites:
-        if privacy.unit == "patient":
-            without = sum(document.group is None for document in site.train)
-            if without:
-                raise ConfigError(
-                    f"privacy.unit is patient, and {without} of the {len(site.train)} training "
-                    f"notes of {site.name} have no group; give every note the group of its "
-                    "patient, or take unit: note"
-                )
         if arm.kind != "centralised":
             terms_of(study, site.name).check(site=site.name, units=_most_units(site, study, data))
+
+
+def _refuse_no_groups(sites: Sequence[SiteData]) -> None:
+    found = []
+    for site in sites:
+        without = sum(document.group is None for document in site.train)
+        if without:
+            found.append(f"{without} of the {len(site.train)} training notes of {site.name}")
+    if found:
+        raise ConfigError(
+            f"privacy.unit is patient, and {', '.join(found)} have no group; give every note the "
+            "group of its patient (docs/formats.md says how), or take unit: note"
+        )
 
 
 def _most_units(site: SiteData, study: Study, data: StudyData) -> int:

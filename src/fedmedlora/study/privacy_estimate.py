@@ -33,7 +33,9 @@ def _table(study: Study) -> Table:
     wanted = sorted({*_EPSILONS, privacy.epsilon})
     batch = privacy.batch or study.training.batch
     rows = []
-    for units in _sizes(study):
+    known = _sizes(study)
+    own_row = "this study" if known else "this study's batch"
+    for units in known or _UNITS:
         for expected in dict.fromkeys((max(1, batch // 4), batch, 4 * batch)):
             if expected > units:
                 continue
@@ -47,7 +49,7 @@ def _table(study: Study) -> Table:
                 (
                     f"{units:,}",
                     str(expected),
-                    "this study" if expected == batch else "",
+                    own_row if expected == batch else "",
                     f"{expected / units:.3g}",
                     str(steps * rounds),
                     *(_NEVER if noise is None else f"{noise:.2f}" for noise in cells),
@@ -58,8 +60,13 @@ def _table(study: Study) -> Table:
     given = (
         () if privacy.noise_multiplier is None else (f"epsilon of {privacy.noise_multiplier:g}",)
     )
+    examples = (
+        "Units are examples of numbers: the study file does not say how many a site has, and no "
+        "notes are read. "
+    )
     return Table(
-        title=f"Noise for a budget at delta {privacy.delta:g}, unit: {privacy.unit}, over {rounds} "
+        title=("" if known else examples)
+        + f"Noise for a budget at delta {privacy.delta:g}, unit: {privacy.unit}, over {rounds} "
         "rounds, nothing spent before (Renyi bound; PRV needs a little less). Noise / batch is "
         "what stays of it in a step, in clipping norms: training suffers from this number",
         headers=(
@@ -89,12 +96,11 @@ def _given(study: Study, *, rate: float, steps: int) -> tuple[str, ...]:
 
 
 def _sizes(study: Study) -> list[int]:
-    """How many units the sites have, where the study file says it."""
+    """How many units the sites have, where the study file says it; else none."""
     if study.privacy.unit != "note" or study.partition is not None:
-        return list(_UNITS)
+        return []
     told = [
         site.sample.train or (None if site.synthetic is None else site.synthetic.train)
         for site in study.sites.values()
     ]
-    known = sorted({count for count in told if count is not None})
-    return known or list(_UNITS)
+    return sorted({count for count in told if count is not None})

@@ -17,6 +17,7 @@ from typing import Any
 from fedmedlora.config import Study
 from fedmedlora.corpus.jsonl import as_record
 from fedmedlora.errors import RunError
+from fedmedlora.model.backbone import check_name
 from fedmedlora.progress import OnEvent
 from fedmedlora.study.api_method import check_arms
 from fedmedlora.study.arms import Arm, study_arms
@@ -54,6 +55,7 @@ def run_study(study: Study, out: Path, *, on_event: OnEvent | None = None) -> No
         check_privacy(study_arms(checked), load_data(checked))
     runs_and_folders = [(study, out), *((run.study, out / run.folder) for run in further)]
     check_ledgers(runs_and_folders)
+    _check_backbones(runs_and_folders)
     folder = RunFolder(out)
     for run in further:
         RunFolder(out / run.folder).check(run.study)
@@ -74,6 +76,22 @@ def run_study(study: Study, out: Path, *, on_event: OnEvent | None = None) -> No
             by_seed = {run.study.seed: at for at, run in enumerate(further, 1) if run in seeds}
             pooled = {seed: scored[at] for seed, at in {study.seed: 0, **by_seed}.items()}
             folder.write_json("seeds.json", pool_seeds(pooled))
+
+
+def _check_backbones(runs: Sequence[tuple[Study, Path]]) -> None:
+    """Refuse a model that is not there, of any row that is still to be run."""
+    named = {
+        ("encoder.name", arm.study.encoder.name)
+        if arm.is_tagger
+        else ("backbone.name", arm.study.backbone.name)
+        for study, folder in runs
+        for arm in study_arms(study)
+        if arm.kind != "dictionary"
+        and arm.method != "api"
+        and not RunFolder(folder).done(arm.label)
+    }
+    for key, name in sorted(named):
+        check_name(name, key=key)
 
 
 @dataclass(frozen=True)

@@ -107,8 +107,9 @@ def _privacy(done: Mapping[str, Mapping[str, Any] | None]) -> list[Table]:
     terms = next(iter(notes.values()))
     return [
         Table(
-            title=f"Privacy at the site that has spent most: bounds what {terms['neighbours']} "
-            f"changes; {terms['sampling']} sampling; the adversary {terms['adversary']}",
+            title="Privacy at the site that has spent most. Epsilon bounds what one unit of the "
+            f"training notes can change (neighbours: {terms['neighbours']}). The adversary "
+            f"{terms['adversary']}. {terms['sampling']} sampling: rate is batch / units.",
             headers=(
                 "method", "unit", "epsilon", "delta", "noise", "rate", "steps", "accountant",
                 "covers",
