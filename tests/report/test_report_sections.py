@@ -280,12 +280,24 @@ def test_attacks_stand_with_their_intervals_and_what_was_not_measured(run):
         "held out", "its loss", "30 / 17 patients", "0.61", "0.51\u00a0to\u00a00.71",
         "0.20", "0.05\u00a0to\u00a00.40",
     ]  # fmt: skip
-    assert [[cell.text for cell in row.cells[:4]] for row in secrets.groups[0].rows] == [
-        ["inside", "1", "6", "1.50"],
-        ["inside", "16", "6", "7.05"],
-    ]
+    assert [
+        (row.header, *(cell.text for cell in row.cells[:2])) for row in secrets.groups[0].rows
+    ] == [("inside, in 1 note", "6", "1.50"), ("inside, in 16 notes", "6", "7.05")]
     assert [row.cells[4].text for row in words.groups[0].rows] == ["0.80", "0.50"]
     assert "Not measured: south: no held-out note <b>." in section.blocks[-1].paragraphs
+
+
+def test_of_several_adapters_the_reader_sees_one_row_each_and_one_in_detail(run):
+    found = run.leakage
+    again = [one.model_copy(update={"method": "other", "auc": 0.52}) for one in found.membership]
+    found = found.model_copy(update={"membership": (*found.membership, *again)})
+    section = leakage_section(type(run)(**{**vars(run), "leakage": found}))
+    overview, *details = tables_of(section)
+    assert {row.header: [cell.text for cell in row.cells] for row in overview.groups[0].rows} == {
+        "fed-medlora": ["0.55", "0.20", "7.05", "0.80", "0.50"],
+        "other": ["0.52", "0.20", "–", "–", "–"],
+    }
+    assert [section.shown(table.view) for table in details] == [True, True, True, False]
 
 
 def test_a_run_that_was_not_attacked_has_no_such_section_unless_canaries_were_planted(tmp_path):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from fedmedlora.report.blocks import (
     NONE,
     Block,
     Cell,
+    Choice,
     Figures,
     Group,
     Row,
@@ -16,12 +17,15 @@ from fedmedlora.report.blocks import (
     Text,
     counted,
     interval,
+    one_choice,
     ratio,
 )
 from fedmedlora.report.charts import Estimate, estimate_chart
-from fedmedlora.report.records import Exposed, Membership, RareWords
+from fedmedlora.report.records import Exposed, Leakage, Membership, RareWords
 from fedmedlora.report.run import Run
 
+#: Name of the reader's choice of an adapter.
+_CHOICE = "adapter"
 _SCORES = {"loss": "its loss", "calibrated": "beside the untrained"}
 _SEEN = {"update": "each site's update", "sum": "the sum alone, as with secure aggregation"}
 _QUESTIONS = {"there": "was it there?", "whose": "whose is it?"}
@@ -31,22 +35,66 @@ def leakage_section(run: Run) -> Section | None:
     """The attacks' results with intervals; what was planted and withheld is said in any case."""
     planted = sum(site.canaries for site in run.data.sites.values())
     withheld = sum(site.withheld for site in run.data.sites.values())
-    if run.leakage is None and not planted and not withheld:
+    found = run.leakage
+    if found is None and not planted and not withheld:
         return None
     blocks: list[Block] = [Text(tuple(_words(run, planted, withheld)))]
-    if run.leakage is not None:
-        blocks += _membership(run.leakage.membership)
-        blocks += _exposure(run.leakage.exposure)
-        blocks += _rare_words(run.leakage.words)
-        if run.leakage.missing:
-            missing = tuple(f"Not measured: {one}." for one in run.leakage.missing)
-            blocks.append(Text(missing, small=True))
+    choices: tuple[Choice, ...] = ()
+    if found is not None:
+        methods = _methods(found)
+        if len(methods) > 1:
+            blocks.append(_overview(found, methods))
+            choices = (one_choice(_CHOICE, "In detail", methods),)
+        for method in methods:
+            view = {_CHOICE: method} if choices else {}
+            blocks += _membership([one for one in found.membership if one.method == method], view)
+            blocks += _exposure([one for one in found.exposure if one.method == method], view)
+            blocks += _rare_words([one for one in found.words if one.method == method], view)
+        blocks.append(Text(tuple(_remarks(found)), small=True))
     return Section(
         id="leakage",
         title="What the adapters tell of their notes",
         short="Leakage",
         blocks=tuple(blocks),
+        choices=choices,
+        lead=2,
     )
+
+
+def _methods(found: Leakage) -> list[str]:
+    labels = [one.method for one in found.membership]
+    labels += [one.method for one in found.exposure]
+    return list(dict.fromkeys(labels + [one.method for one in found.words]))
+
+
+def _overview(found: Leakage, methods: Sequence[str]) -> Table:
+    """A row for each adapter: what each attack found, of all sites or of the worst."""
+    rows = []
+    for method in methods:
+        members = [one for one in found.membership if one.method == method]
+        everywhere = [one for one in members if one.site == "all"] or members
+        secrets = [one for one in found.exposure if one.method == method]
+        most = max((one.repetitions for one in secrets), default=0)
+        bits = [one.bits for one in secrets if one.repetitions == most]
+        words = [one for one in found.words if (one.method, one.question) == (method, "whose")]
+        told = (
+            _most(one.auc for one in everywhere),
+            _most(one.tpr for one in everywhere if one.tpr is not None),
+            _most(bits),
+            *(_most(one.auc for one in words if one.seen == seen) for seen in _SEEN),
+        )
+        rows.append(Row(method, tuple(Cell(ratio(value)) for value in told)))
+    return Table(
+        caption="The most that each attack found: all sites' notes, secrets in most notes, any site's "
+        "words",
+        head=("Method", "membership, AUC", "TPR at 5 % FPR", "exposure, bits",
+              "rare words of an update, AUC", "of the sum"),
+        groups=(Group("", tuple(rows)),),
+    )  # fmt: skip
+
+
+def _most(values: Iterable[float]) -> float | None:
+    return max(values, default=None)
 
 
 def _words(run: Run, planted: int, withheld: int) -> list[str]:
@@ -68,71 +116,66 @@ def _words(run: Run, planted: int, withheld: int) -> list[str]:
     return words
 
 
-def _membership(found: Sequence[Membership]) -> list[Block]:
-    if not found:
-        return []
-    groups = []
-    for method in dict.fromkeys(one.method for one in found):
-        rows = tuple(
-            Row(
-                one.site,
-                (
-                    Cell(one.against.replace("-", " "), number=False),
-                    Cell(_SCORES.get(one.score, one.score), number=False),
-                    Cell(f"{one.members} / {one.others} {one.unit}s", number=False),
-                    Cell(ratio(one.auc)),
-                    Cell(interval(one.low, one.high)),
-                    Cell(NONE if one.tpr is None else ratio(one.tpr)),
-                    Cell(interval(one.tpr_low, one.tpr_high) or NONE),
-                ),
-            )
-            for one in found
-            if one.method == method
+def _remarks(found: Leakage) -> list[str]:
+    said = []
+    if found.membership:
+        said.append(
+            "Membership: 0.5 is a coin. Against validation and test notes (held out) more may also "
+            "mean that these are other notes; withheld ones differ by chance alone. TPR: of the "
+            "training notes, the share that is found where at most one in twenty of the others is "
+            "taken for one; a mean may hide the few that are exposed."
         )
-        groups.append(Group(method, rows))
-    main = [one for one in found if one.score == "loss"]
-    chart = estimate_chart(
-        "Membership by loss",
-        [Estimate(f"{one.method}, {one.site}", one.auc, one.low, one.high) for one in main],
-        x_label="AUC (0.5 is chance)",
-    )
-    return [
-        Table(
-            caption="Membership: chance that a training note has a lower loss than a held-out one",
-            head=(
-                "Site",
-                "against",
-                "by",
-                "compared",
-                "AUC",
-                "95 % interval",
-                "TPR at 5 % FPR",
-                "95 % interval",
-            ),
-            groups=tuple(groups),
-        ),
-        Figures((chart,)),
-        Text(
-            (
-                "0.5 is a coin. Against validation and test notes (held out) more may also mean "
-                "that these are other notes; withheld ones differ by chance alone. TPR: of the "
-                "training notes, the share that is found where at most one in twenty of the others "
-                "is taken for one; a mean may hide the few that are exposed.",
-            ),
-            small=True,
-        ),
-    ]
+    if found.exposure:
+        said.append(
+            f"Exposure: bits by which a secret stands out of {found.exposure[0].candidates:,} "
+            "random ones of the same form; 1.44 is chance. Beside: near an annotated span. Inside: "
+            "in one, as careless annotators mark them."
+        )
+    return said + [f"Not measured: {one}." for one in found.missing]
 
 
-def _exposure(found: Sequence[Exposed]) -> list[Block]:
+def _membership(found: Sequence[Membership], view: Mapping[str, str]) -> list[Block]:
     if not found:
         return []
     rows = tuple(
         Row(
-            one.method,
+            one.site,
             (
-                Cell(one.kind, number=False),
-                Cell(f"{one.repetitions}"),
+                Cell(one.against.replace("-", " "), number=False),
+                Cell(_SCORES.get(one.score, one.score), number=False),
+                Cell(f"{one.members} / {one.others} {one.unit}s", number=False),
+                Cell(ratio(one.auc)),
+                Cell(interval(one.low, one.high)),
+                Cell(NONE if one.tpr is None else ratio(one.tpr)),
+                Cell(interval(one.tpr_low, one.tpr_high) or NONE),
+            ),
+        )
+        for one in found
+    )
+    chart = estimate_chart(
+        f"{found[0].method}: membership by loss",
+        [Estimate(one.site, one.auc, one.low, one.high) for one in found if one.score == "loss"],
+        x_label="AUC (0.5 is chance)",
+    )
+    return [
+        Table(
+            caption=f"{found[0].method}: chance that a training note has a lower loss than another",
+            head=("Site", "against", "by", "compared", "AUC", "95 % interval", "TPR at 5 % FPR",
+                  "95 % interval"),
+            groups=(Group("", rows),),
+            view=view,
+        ),
+        Figures((chart,), view=view),
+    ]  # fmt: skip
+
+
+def _exposure(found: Sequence[Exposed], view: Mapping[str, str]) -> list[Block]:
+    if not found:
+        return []
+    rows = tuple(
+        Row(
+            f"{one.kind}, in {counted(one.repetitions, 'note')}",
+            (
                 Cell(f"{one.canaries}"),
                 Cell(ratio(one.bits)),
                 Cell(interval(one.low, one.high) or NONE),
@@ -141,41 +184,31 @@ def _exposure(found: Sequence[Exposed]) -> list[Block]:
         )
         for one in found
     )
-    charts = [
-        estimate_chart(
-            f"{method}: planted secrets",
-            [
-                Estimate(f"{one.kind}, {one.repetitions} notes", one.bits, one.low, one.high)
-                for one in found
-                if one.method == method
-            ],
-            x_label="bits (1.44 is chance)",
-        )
-        for method in dict.fromkeys(one.method for one in found)
-    ]
+    chart = estimate_chart(
+        f"{found[0].method}: planted secrets",
+        [
+            Estimate(f"{one.kind}, {counted(one.repetitions, 'note')}", one.bits, one.low, one.high)
+            for one in found
+        ],
+        x_label="bits (1.44 is chance)",
+    )
     return [
         Table(
-            caption="Exposure of planted secrets",
-            head=("Method", "canary", "in notes", "canaries", "bits", "95 % interval", "most"),
+            caption=f"{found[0].method}: exposure of planted secrets",
+            head=("Planted", "secrets", "bits", "95 % interval", "most"),
             groups=(Group("", rows),),
+            view=view,
         ),
-        Figures(tuple(charts)),
-        Text(
-            (
-                f"Ranked among {found[0].candidates:,} random secrets of the same form. Beside: "
-                "near an annotated span. Inside: in one, as careless annotators mark them.",
-            ),
-            small=True,
-        ),
+        Figures((chart,), view=view),
     ]
 
 
-def _rare_words(found: Sequence[RareWords]) -> list[Block]:
+def _rare_words(found: Sequence[RareWords], view: Mapping[str, str]) -> list[Block]:
     if not found:
         return []
     rows = tuple(
         Row(
-            f"{one.method}, {one.site}",
+            one.site,
             (
                 Cell(_SEEN.get(one.seen, one.seen), number=False),
                 Cell(_QUESTIONS.get(one.question, one.question), number=False),
@@ -190,9 +223,10 @@ def _rare_words(found: Sequence[RareWords]) -> list[Block]:
     )
     return [
         Table(
-            caption="Rare words of one site, told from one round",
+            caption=f"{found[0].method}: rare words of one site, told from one round",
             head=("Site", "seen", "asked", "round", "words", "AUC", "95 % interval",
                   "precision (by chance)"),
             groups=(Group("", rows),),
+            view=view,
         ),
     ]  # fmt: skip
