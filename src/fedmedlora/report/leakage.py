@@ -85,8 +85,8 @@ def _overview(found: Leakage, methods: Sequence[str]) -> Table:
         )
         rows.append(Row(method, tuple(Cell(ratio(value)) for value in told)))
     return Table(
-        caption="The most that each attack found: all sites' notes, secrets in most notes, any site's "
-        "words",
+        caption="The most that each attack found (all sites' notes; secrets in most notes; any "
+        "site's words)",
         head=("Method", "membership, AUC", "TPR at 5 % FPR", "exposure, bits",
               "rare words of an update, AUC", "of the sum"),
         groups=(Group("", tuple(rows)),),
