@@ -110,7 +110,7 @@ def test_masked_rounds_over_machines_end_with_the_adapter_of_one_machine(tmp_pat
     assert secure["answered"]["unmask"] == names(hospitals)
     for one in hospitals:
         own = one.settings.parent / "work/federation/fed-medlora/own" / one.name / "secure"
-        assert [path.name for path in own.iterdir()] == ["ledger.json"]
+        assert {path.name for path in own.iterdir()} == {"ledger.json", "lock"}  # no secret is left
         [part] = json.loads((own / "ledger.json").read_text())["parts"].values()
         assert part["weight"] > 0
         assert part["norm"] > 0
