@@ -2,7 +2,7 @@
 
     python benchmarks/privacy.py runs/privacy [--processes 2]
 
-The run is of a study with `seeds` and with canaries and withheld notes (`leakage`), such as
+The run is of a study with `seeds` and with canaries or withheld notes (`leakage`), such as
 studies/privacy.yaml. Runs without leakage.json are measured first (`fedmedlora leakage`), so many
 at a time. Every cell is the mean over seeds, with the least and the most in brackets. F1: strict,
 micro, all cohorts, of test notes. AUC: of all sites' training notes against withheld ones, by loss
@@ -25,7 +25,7 @@ from typing import Any
 
 from fedmedlora.errors import RunError
 from fedmedlora.leakage.meter import measure_leakage
-from fedmedlora.leakage.records import ALL, Leakage, read_leakage
+from fedmedlora.leakage.records import ALL, Leakage, Membership, read_leakage
 from fedmedlora.progress import quiet_libraries
 from fedmedlora.study.run_folder import RunFolder
 
@@ -96,17 +96,18 @@ def strict_f1(folder: RunFolder, label: str) -> float:
 
 
 def membership(score: str) -> Measure:
-    return lambda found, label: [
-        one.auc for one in found.membership
-        if (one.method, one.site, one.against, one.score) == (label, ALL, "withheld", score)
-    ]  # fmt: skip
+    return lambda found, label: [one.auc for one in of_all_sites(found, label, score)]
 
 
 def found_at_few_alarms(score: str) -> Measure:
-    return lambda found, label: [
-        one.tpr for one in found.membership
-        if (one.method, one.site, one.against, one.score) == (label, ALL, "withheld", score)
-    ]  # fmt: skip
+    return lambda found, label: [one.tpr for one in of_all_sites(found, label, score)]
+
+
+def of_all_sites(found: Leakage, label: str, score: str) -> Sequence[Membership]:
+    """Against withheld notes: over all sites, or at the only one."""
+    asked = (label, "withheld", score)
+    at = [one for one in found.membership if (one.method, one.against, one.score) == asked]
+    return [one for one in at if one.site == ALL or len(at) == 1]
 
 
 def exposed(kind: str) -> Measure:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedmedlora.errors import RunError
+from fedmedlora.errors import NoRunError
 
 if TYPE_CHECKING:
     from fedmedlora.federation.delivered import Delivered
@@ -46,7 +46,7 @@ def verify(
 
     folders = {str(folder): folder for folder in federations_in(run)}
     if not folders:
-        raise RunError(f"{run} holds no federation: give a run folder, or one in its federation/")
+        raise NoRunError(f"{run} holds no federation: give a run folder, or one in its federation/")
     members = None if keys is None else memberships_in(keys)
     found = {name: verify_federation(folder) for name, folder in folders.items()}
     delivered = {name: verify_delivered(folder) for name, folder in folders.items()}

@@ -69,3 +69,7 @@ class EndpointError(FedMedLoRAError):
 
 class RunError(FedMedLoRAError):
     """A run folder cannot be written, read or resumed."""
+
+
+class NoRunError(RunError):
+    """The folder that was named is no run folder, or not one that this study may be run in."""

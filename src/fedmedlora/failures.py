@@ -10,7 +10,13 @@ import os
 import traceback
 from pathlib import Path
 
-from fedmedlora.errors import EndpointError, FederationError, FedMedLoRAError, RunError
+from fedmedlora.errors import (
+    EndpointError,
+    FederationError,
+    FedMedLoRAError,
+    NoRunError,
+    RunError,
+)
 
 #: Set to anything but "" or "0" to have the traceback as well.
 DEBUG_VARIABLE = "FEDMEDLORA_DEBUG"
@@ -28,7 +34,8 @@ def describe_failure(error: Exception) -> tuple[str, int]:
     """One line that says what is wrong, and the exit code."""
     if isinstance(error, FedMedLoRAError):
         failed = isinstance(error, EndpointError | FederationError | RunError)
-        return _one_line(str(error)), FAILED if failed else BAD_INPUT
+        misnamed = isinstance(error, NoRunError)
+        return _one_line(str(error)), FAILED if failed and not misnamed else BAD_INPUT
     if isinstance(error, OSError) and error.strerror:
         place = "" if error.filename is None else f"{error.filename}: "
         return _one_line(f"{place}{error.strerror}"), BAD_INPUT

@@ -210,7 +210,7 @@ def test_the_command_says_same_or_not_by_its_exit_code(tmp_path, capsys):
     assert run_command(["verify", str(tmp_path), "--json"]) == 1
     content = json.loads(capsys.readouterr().out)
     assert [one["same"] for one in content["federations"][str(folder)]] == [True, False]
-    assert run_command(["verify", str(tmp_path / "nothing")]) == 1
+    assert run_command(["verify", str(tmp_path / "nothing")]) == 2
 
 
 def test_whose_work_a_round_is_stands_in_it_without_kept_replies_too(tmp_path):

@@ -319,6 +319,6 @@ def test_the_command_writes_beside_the_run_or_where_it_is_told(tmp_path, capsys)
     assert run_command(["report", str(run), "--out", str(out)]) == 0
     assert out.read_text() == (run / "report.html").read_text()
     assert "written: " in capsys.readouterr().out
-    assert run_command(["report", str(tmp_path / "nothing")]) == 1
+    assert run_command(["report", str(tmp_path / "nothing")]) == 2
     assert "no run folder" in capsys.readouterr().err
     assert run_command(["report", str(run), "--out", str(tmp_path)]) == 2

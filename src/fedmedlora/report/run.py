@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedmedlora.corpus.files import storable
 from fedmedlora.corpus.jsonl import read_jsonl
-from fedmedlora.errors import DataError, RunError, SchemaError
+from fedmedlora.errors import DataError, NoRunError, RunError, SchemaError
 from fedmedlora.evaluation.records import SCORED_OF, ScoreRecord
 from fedmedlora.evaluation.tables import last_rounds
 from fedmedlora.faults import describe_faults
@@ -140,10 +140,11 @@ def read_run(path: Path) -> Run:
     """Read a run folder.
 
     Raises:
-        RunError: it is no run, the run is not finished, or a file is not what a run writes there.
+        NoRunError: it is no run.
+        RunError: the run is not finished, or a file is not what a run writes there.
     """
     if not (path / "study.yaml").is_file():
-        raise RunError(f"{path} is no run folder: it has no study.yaml")
+        raise NoRunError(f"{path} is no run folder: it has no study.yaml")
     if not (path / "scores.json").is_file():
         raise RunError(
             f"{path} is not finished: it has no scores.json; run the study again on this folder, "

@@ -32,7 +32,7 @@ from fedmedlora.config import Study, check_study
 from fedmedlora.corpus.files import write_text
 from fedmedlora.corpus.jsonl import as_record, read_jsonl
 from fedmedlora.durable import clear_leftovers
-from fedmedlora.errors import ConfigError, DataError, RunError
+from fedmedlora.errors import ConfigError, DataError, NoRunError, RunError
 from fedmedlora.schema import Document
 from fedmedlora.strict_yaml import load_yaml
 from fedmedlora.tasks.example import Example
@@ -64,7 +64,8 @@ class RunFolder:
         """Write the resolved study; ``check`` comes first.
 
         Raises:
-            RunError: the folder holds something else, or cannot be written.
+            NoRunError: the folder holds something else.
+            RunError: it cannot be written.
         """
         self.check(study)
         content = study.model_dump(mode="json", exclude_none=True)
@@ -75,16 +76,16 @@ class RunFolder:
         """Refuse a folder that a study cannot be run into; nothing is written.
 
         Raises:
-            RunError: the folder holds something else than a run of this study.
+            NoRunError: the folder holds something else than a run of this study.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise RunError(f"{self.path} is a file; a run needs a folder of its own")
+            raise NoRunError(f"{self.path} is a file; a run needs a folder of its own")
         file = self.path / "study.yaml"
         if file.is_file():
             before, now = self.study(), study
             changed = _changed(before, now)
             if changed and self._holds_work():
-                raise RunError(
+                raise NoRunError(
                     f"{self.path} holds a run of another study (it differs in "
                     f"{', '.join(changed)}); give another --out, or remove the folder"
                 )
@@ -93,7 +94,7 @@ class RunFolder:
             path.match(".*.partial")
             for path in self.path.iterdir()
         ):
-            raise RunError(f"{self.path} is not empty and holds no run; give another --out")
+            raise NoRunError(f"{self.path} is not empty and holds no run; give another --out")
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -131,14 +132,15 @@ class RunFolder:
         """The study of this run.
 
         Raises:
-            RunError: the folder is no run folder.
+            NoRunError: the folder is no run folder.
+            RunError: its study cannot be read.
         """
         file = self.path / "study.yaml"
         try:
             content = load_yaml(file.read_text(encoding="utf-8"))
             return check_study(content, source=str(file))
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise RunError(f"{self.path} is no run folder: it has no study.yaml") from error
+            raise NoRunError(f"{self.path} is no run folder: it has no study.yaml") from error
         except OSError as error:
             raise RunError(f"{file} cannot be read: {error.strerror}") from error
         except (yaml.YAMLError, ConfigError, ValueError) as error:
@@ -175,7 +177,7 @@ class RunFolder:
         try:
             return json.loads(file.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise RunError(self._missing(file)) from error
+            raise self._missing(file) from error
         except (ValueError, RecursionError) as error:
             again = (
                 f"make it again with `fedmedlora rescore {self.path}`"
@@ -184,12 +186,12 @@ class RunFolder:
             )
             raise RunError(f"{file} is not JSON any more (half written?); {again}") from error
 
-    def _missing(self, file: Path) -> str:
+    def _missing(self, file: Path) -> RunError:
         if not (self.path / "study.yaml").is_file():
-            return f"{self.path} is no run folder: it has no study.yaml"
+            return NoRunError(f"{self.path} is no run folder: it has no study.yaml")
         if (file.parent / "done.json").is_file():
-            return f"{file} is missing; remove the folder {file.parent} and run again"
-        return (
+            return RunError(f"{file} is missing; remove the folder {file.parent} and run again")
+        return RunError(
             f"{file} is missing: the run has not come that far; run the study again on this folder"
         )
 
@@ -220,7 +222,7 @@ class RunFolder:
             if not all(isinstance(answer, str) for answer in by_id.values()):
                 raise TypeError
         except FileNotFoundError as error:
-            raise RunError(self._missing(file)) from error
+            raise self._missing(file) from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunError(
                 f"{file} is broken; remove the folder {file.parent} and run again"
@@ -241,7 +243,7 @@ class RunFolder:
         """
         file = self.path / "gold" / f"{cohort}.jsonl"
         if not file.is_file():
-            raise RunError(self._missing(file))
+            raise self._missing(file)
         try:
             return read_jsonl(file)
         except DataError as error:
