@@ -196,6 +196,23 @@ def test_a_gradient_that_is_no_number_moves_the_sum_by_no_more_than_any_other():
     assert torch.allclose(total.by_name["a"], torch.tensor([1.3, 1.4]))
 
 
+@pytest.mark.parametrize("wild", [math.nan, math.inf, 1e30])
+@pytest.mark.parametrize("numbers", [(0, 1, 2), (0, 1, 1)], ids=["a row each", "two of a unit"])
+def test_what_a_unit_adds_is_the_same_beside_one_that_is_no_number(wild, numbers):
+    def added(first):
+        total = ClippedSum(1.0)
+        sizes = tuple(numbers.count(number) for number in numbers)
+        weights = [1 / size for size in sizes]
+        given = gradients(a=[first, [8e13, 6e13], [8e13, 6e13]])
+        total.add(given, weights=weights, piece=Piece((0, 1, 2), numbers, sizes))
+        return total.by_name["a"]
+
+    others = torch.tensor([0.8, 0.6]) * (len(set(numbers)) - 1)
+    assert torch.allclose(added([0.0, 0.0]), others)
+    own = torch.tensor([1.0, 0.0]) if wild == 1e30 else torch.zeros(2)
+    assert torch.allclose(added([wild, 0.0]), others + own)
+
+
 @pytest.mark.parametrize("most", [1, 2, 3, 100])
 def test_units_are_cut_into_pieces_that_hold_every_row_once(most):
     chosen = [[4], [0, 7, 2], [5, 1], [3], [6, 8, 9, 10, 11]]
