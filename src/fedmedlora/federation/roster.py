@@ -195,11 +195,7 @@ class Roster:
             }
             for site, most in self.declared.items()
         }
-        try:
-            self._kept.parent.mkdir(parents=True, exist_ok=True)
-            replace_bytes(self._kept, json.dumps(content, indent=1).encode())
-        except OSError as error:
-            raise RunError(f"cannot write {self._kept}: {error.strerror}") from error
+        replace_bytes(self._kept, json.dumps(content, indent=1).encode())
 
 
 def _recalled(file: Path) -> tuple[dict[str, Declared], dict[str, Proof]]:
