@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -116,6 +117,20 @@ def open_private(path: Path) -> IO[bytes]:
     if os.name != "nt":
         os.fchmod(handle, 0o600)  # of one that was there
     return os.fdopen(handle, "a+b")
+
+
+def wait_for_lock(file: IO[bytes]) -> None:
+    """Hold off every other process that asks for the same until the file is closed.
+
+    On Windows, which has no such lock, nobody is held off.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def private_folder(folder: Path) -> None:
