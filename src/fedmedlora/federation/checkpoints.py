@@ -35,7 +35,13 @@ from fedmedlora.federation.contributions import (
     write_kept,
 )
 from fedmedlora.federation.plan import FederationPlan
-from fedmedlora.federation.plan_file import PLAN_FILE, check_same_plan, note_rounds, write_plan
+from fedmedlora.federation.plan_file import (
+    PLAN_FILE,
+    check_same_plan,
+    note_rounds,
+    read_begun,
+    write_plan,
+)
 from fedmedlora.federation.records import RoundRecord
 from fedmedlora.federation.sums import SUMS_FILE, check_sums, sums_sha256, write_sums
 from fedmedlora.model.adapter import Adapter, check_same_lineage, sha256_of
@@ -58,11 +64,13 @@ class Progress:
         state: of the server after the last complete round, or at the beginning.
         records: of the complete rounds, from round 1.
         broken: folders of rounds that could not be read and were set aside.
+        begun: marks this beginning of the run; see ``plan_file.read_begun``.
     """
 
     state: ServerState
     records: tuple[RoundRecord, ...] = ()
     broken: tuple[str, ...] = ()
+    begun: str = ""
 
 
 def round_name(number: int) -> str:
@@ -94,7 +102,7 @@ def begin(folder: Path, plan: FederationPlan, initial: Adapter) -> Progress:
     if plan.keep_replies:
         save_adapter(initial, folder / INITIAL_FOLDER, base_model=plan.base_model)
     write_plan(folder, plan, initial.sha256)
-    return Progress(ServerState(initial.tensors))
+    return Progress(ServerState(initial.tensors), begun=read_begun(folder))
 
 
 def resume(folder: Path, plan: FederationPlan, initial: Adapter) -> Progress:
@@ -129,7 +137,7 @@ def resume(folder: Path, plan: FederationPlan, initial: Adapter) -> Progress:
         records.append(record)
     for failed in folder.glob("round-*.failed.json"):
         failed.unlink()
-    return Progress(state, tuple(records), tuple(broken))
+    return Progress(state, tuple(records), tuple(broken), read_begun(folder))
 
 
 def check_follows(folder: Path, number: int) -> None:

@@ -1,11 +1,12 @@
 """The file that says which federation a folder holds: a plan in, the same plan out or why not.
 
-FOLDER/federation.json    the plan and the initial adapter's hash
+FOLDER/federation.json    the plan, the initial adapter's hash, and what marks this beginning
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -36,7 +37,19 @@ def write_plan(folder: Path, plan: FederationPlan, initial: str) -> None:
     Raises:
         RunError: it cannot be written.
     """
-    _write(folder, {"format": _FORMAT, "plan": asdict(plan), "initial_sha256": initial})
+    content = {"format": _FORMAT, "plan": asdict(plan), "initial_sha256": initial}
+    _write(folder, {**content, "begun": secrets.token_hex(6)})
+
+
+def read_begun(folder: Path) -> str:
+    """What marks one beginning of a run from the next of the same plan: 12 hexadecimal digits.
+
+    "" of a federation that an earlier version began.
+
+    Raises:
+        RunError: the folder holds none, or one that another release made.
+    """
+    return str(_read(folder).get("begun", ""))
 
 
 def read_plan(folder: Path) -> tuple[FederationPlan, str]:
@@ -46,9 +59,10 @@ def read_plan(folder: Path) -> tuple[FederationPlan, str]:
         RunError: the folder holds none, or one that another release made.
         ConfigError: a value of it is out of range.
     """
-    content, digest, _ = _read(folder)
+    content = _read(folder)
     try:
-        return TypeAdapter(FederationPlan).validate_python(content), digest
+        plan = TypeAdapter(FederationPlan).validate_python(content["plan"])
+        return plan, content["initial_sha256"]
     except (ValidationError, ValueError) as error:
         raise RunError(f"{folder / PLAN_FILE} holds no plan of this release") from error
 
@@ -67,7 +81,8 @@ def check_same_plan(folder: Path, plan: FederationPlan, initial: str) -> int:
     Raises:
         RunError: it is another, or cannot be read.
     """
-    before, digest, version = _read(folder)
+    content = _read(folder)
+    before = content["plan"]
     now = json.loads(_json(asdict(plan)))
     # Of a setting that there was not yet, a run had what is its default now.
     least = json.loads(_json(asdict(FederationPlan("any", plan.sites, 1))))
@@ -76,14 +91,14 @@ def check_same_plan(folder: Path, plan: FederationPlan, initial: str) -> int:
         for name, value in now.items()
         if name not in _CHANGEABLE and before.get(name, least[name]) != value
     ]
-    if digest != initial:
+    if content["initial_sha256"] != initial:
         changed.append("the initial adapter")
     if changed:
         raise RunError(
             f"{folder / PLAN_FILE}: cannot resume with another plan: {', '.join(changed)}; take "
             "another folder"
         )
-    return version
+    return int(content["format"])
 
 
 def note_rounds(folder: Path, rounds: int) -> None:
@@ -92,25 +107,23 @@ def note_rounds(folder: Path, rounds: int) -> None:
     Raises:
         RunError: the file cannot be read or written.
     """
-    plan, digest, version = _read(folder)
-    if plan.get("rounds") != rounds:
-        content = {"format": version, "plan": {**plan, "rounds": rounds}, "initial_sha256": digest}
-        _write(folder, content)
+    content = _read(folder)
+    if content["plan"].get("rounds") != rounds:
+        _write(folder, {**content, "plan": {**content["plan"], "rounds": rounds}})
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], str, int]:
-    """The plan as JSON has it, the hash of the initial adapter, the folder's format."""
+def _read(folder: Path) -> dict[str, Any]:
+    """The content of the file: its plan a mapping, hash and format there."""
     path = folder / PLAN_FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        found = dict(content["plan"]), str(content["initial_sha256"]), int(content.get("format", 1))
+        content = dict(json.loads(path.read_text(encoding="utf-8")))
+        plan, digest = dict(content["plan"]), str(content["initial_sha256"])
+        version = int(content.get("format", 1))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(f"{path}: cannot be read: take another folder") from error
-    if not 1 <= found[2] <= _FORMAT:
-        raise RunError(
-            f"{path} has format {found[2]}: another release made it; take another folder"
-        )
-    return found
+    if not 1 <= version <= _FORMAT:
+        raise RunError(f"{path} has format {version}: another release made it; take another folder")
+    return {**content, "plan": plan, "initial_sha256": digest, "format": version}
 
 
 def _write(folder: Path, content: Mapping[str, Any]) -> None:

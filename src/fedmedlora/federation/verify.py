@@ -17,7 +17,7 @@ from fedmedlora.errors import AdapterError, FederationError, RunError
 from fedmedlora.federation import checkpoints
 from fedmedlora.federation.contributions import Contributions
 from fedmedlora.federation.plan import FederationPlan
-from fedmedlora.federation.plan_file import PLAN_FILE, read_plan
+from fedmedlora.federation.plan_file import PLAN_FILE, read_begun, read_plan
 from fedmedlora.federation.remaking import RemadeMaskedRound, RemadeRound, difference
 from fedmedlora.federation.server_model import ServerModel
 from fedmedlora.federation.stated import Statements
@@ -77,19 +77,26 @@ def verify_federation(folder: Path) -> list[RoundVerdict]:
         raise RunError(
             f"{folder}: the initial adapter is not the one that the federation began with"
         )
+    begun = read_begun(folder)
     numbers = list(checkpoints.rounds_in(folder))
     if not numbers:
         raise RunError(f"{folder} has no complete round")
     verdicts = []
     state = ServerState(initial.tensors)
     for number in range(1, max(numbers[-1], plan.rounds) + 1):
-        verdict, state = _verify_round(folder, number, plan, initial, state)
+        verdict, state = _verify_round(folder, number, plan, initial, state, begun=begun)
         verdicts.append(verdict)
     return verdicts
 
 
 def _verify_round(
-    folder: Path, number: int, plan: FederationPlan, initial: Adapter, before: ServerState
+    folder: Path,
+    number: int,
+    plan: FederationPlan,
+    initial: Adapter,
+    before: ServerState,
+    *,
+    begun: str,
 ) -> tuple[RoundVerdict, ServerState]:
     """What is found of a round, and the state to go on from: the checkpoint's, if there is one."""
     place = folder / checkpoints.round_name(number)
@@ -111,7 +118,8 @@ def _verify_round(
     sites = tuple(one.signed.site for one in contributions.contributions)
     statements = Statements(place, plan, record, contributions)
     remade = RemadeRound if plan.secure is None else RemadeMaskedRound
-    again = remade(plan, ServerModel(plan, initial, before), statements, record, contributions)
+    model = ServerModel(plan, initial, before)
+    again = remade(plan, model, statements, record, contributions, begun=begun)
     made = ""
     try:
         again.check_sites(number)
