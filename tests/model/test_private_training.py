@@ -89,7 +89,9 @@ def check_rows(model, objective, trains="AB"):
 @pytest.mark.parametrize("objective", ["answer", "decisions"])
 @pytest.mark.parametrize("trains", ["AB", "A", "B"])
 def test_the_gradients_of_rows_are_those_of_a_loop_over_them(objective, trains):
-    check_rows(adapted(), objective, trains)
+    # In float64: the toy tokenizer's vocabulary has another order in each process, and rounding of
+    # some models' float32 gradients is above the bound.
+    check_rows(adapted().double(), objective, trains)
 
 
 class FourBits(torch.nn.Linear):
@@ -113,7 +115,7 @@ def four_bits():
 
 @pytest.mark.parametrize("trains", ["AB", "B"])
 def test_so_they_are_where_frozen_layers_have_four_bits(trains):
-    model = adapted(four_bits())
+    model = adapted(four_bits()).double()
     with fused_lora(model) as layers:
         assert layers == 0
     check_rows(model, "decisions", trains)
