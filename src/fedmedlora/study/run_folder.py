@@ -31,7 +31,7 @@ import yaml
 from fedmedlora.config import Study, check_study
 from fedmedlora.corpus.files import write_text
 from fedmedlora.corpus.jsonl import as_record, read_jsonl
-from fedmedlora.durable import clear_leftovers
+from fedmedlora.durable import clear_leftovers, refuse_below_file
 from fedmedlora.errors import ConfigError, DataError, NoRunError, RunError
 from fedmedlora.schema import Document
 from fedmedlora.strict_yaml import load_yaml
@@ -77,7 +77,9 @@ class RunFolder:
 
         Raises:
             NoRunError: the folder holds something else than a run of this study.
+            MisnamedError: no folder can be made there.
         """
+        refuse_below_file(self.path)
         if self.path.exists() and not self.path.is_dir():
             raise NoRunError(f"{self.path} is a file; a run needs a folder of its own")
         file = self.path / "study.yaml"
