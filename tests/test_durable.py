@@ -10,6 +10,7 @@ from fedmedlora.durable import (
     clear_leftovers,
     new_folder,
     open_private,
+    replace_bytes,
     replace_private,
     write_private,
 )
@@ -126,3 +127,14 @@ def test_a_private_file_is_never_written_over(tmp_path):
     with pytest.raises(RunError, match="never overwritten"):
         write_private(tmp_path / "key", b"2")
     assert (tmp_path / "key").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("replace", [replace_bytes, replace_private])
+def test_what_cannot_take_the_place_of_another_leaves_it_and_nothing_else(tmp_path, replace):
+    place = tmp_path / "file"
+    place.mkdir()
+    (place / "in the way").write_text("old")
+    with pytest.raises(RunError, match=f"cannot write {place}: Is a directory"):
+        replace(place, b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (place / "in the way").read_text() == "old"

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from fedmedlora.canonical import canonical, sha256
-from fedmedlora.durable import open_private, replace_private
+from fedmedlora.durable import open_private, replace_private, wait_for_lock
 from fedmedlora.errors import MisnamedError, RunError
 
 BEGUN, COMPLETED = "begun", "completed"
@@ -186,7 +185,7 @@ def open_log(
     with file:
         log = OpenLog(path, file, Unsealed() if seal is None else seal)
         try:
-            _lock(file)
+            wait_for_lock(file)
             log.settle(begun, advice)
         except OSError as error:
             raise _unwritable(path, error) from error
@@ -307,13 +306,6 @@ def append_bytes(file: IO[bytes], data: bytes) -> None:
     file.write(data)
     file.flush()
     os.fsync(file.fileno())
-
-
-def _lock(file: IO[bytes]) -> None:
-    if sys.platform != "win32":
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _unwritable(path: Path, error: OSError) -> RunError:

@@ -17,7 +17,7 @@ def leakage(
 ) -> None:
     """Measure what a finished run's adapters tell of its training notes, into leakage.json.
 
-    Membership of notes, exposure of planted canaries, rare tokens in one site's update."""
+    Membership of notes, exposure of planted secrets, rare words in one site's update."""
     from fedmedlora.evaluation.tables import render_text
     from fedmedlora.progress import quiet_libraries, show_progress
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -129,6 +130,20 @@ def open_private(path: Path) -> IO[bytes]:
     return os.fdopen(handle, "a+b")
 
 
+def wait_for_lock(file: IO[bytes]) -> None:
+    """Hold off every other process that asks for the same until the file is closed.
+
+    On Windows, which has no such lock, nobody is held off.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
 def private_folder(folder: Path) -> None:
     """Make a folder and what is missing above it, for its owner alone; what is there stays so."""
     for place in reversed((folder, *folder.parents)):
@@ -137,31 +152,31 @@ def private_folder(folder: Path) -> None:
 
 
 def replace_bytes(path: Path, data: bytes) -> None:
-    """Write a file in the place of another: after a crash there is one of the two, whole."""
-    _replace(path, lambda fresh: write_bytes(fresh, data))
-
-
-def replace_private(path: Path, data: bytes) -> None:
-    """As ``replace_bytes``, a file that its owner alone can read.
+    """Write a file in the place of another: after a crash there is one of the two, whole.
 
     Raises:
         RunError: it cannot be written.
     """
-    try:
-        _replace(path, lambda fresh: write_private(fresh, data))
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}") from error
+    _replace(path, lambda fresh: write_bytes(fresh, data))
+
+
+def replace_private(path: Path, data: bytes) -> None:
+    """As ``replace_bytes``, a file that its owner alone can read, in a folder likewise."""
+    _replace(path, lambda fresh: write_private(fresh, data))
 
 
 def _replace(path: Path, write: Callable[[Path], None]) -> None:
     fresh = path.with_name(f".{path.name}.tmp")
     try:
         fresh.unlink(missing_ok=True)  # of a killed process
-        write(fresh)
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
-    _sync(path.parent)
+        try:
+            write(fresh)
+            fresh.replace(path)
+        finally:
+            fresh.unlink(missing_ok=True)
+        _sync(path.parent)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _sync_tree(folder: Path) -> None:

@@ -14,13 +14,13 @@ from fedmedlora.canonical import canonical
 from fedmedlora.cli import run_command
 from fedmedlora.errors import ConfigError, DataError, RunError
 from fedmedlora.federation import signing
-from fedmedlora.federation.checkpoints import PLAN_FILE
 from fedmedlora.federation.deployment import registering
 from fedmedlora.federation.deployment.journal import at_work
 from fedmedlora.federation.deployment.kit import unpack_kit
 from fedmedlora.federation.deployment.layout import CoordinatorFolder, membership_file
 from fedmedlora.federation.deployment.membership import read_membership
 from fedmedlora.federation.deployment.node_keys import is_signed_with_node_key, sign_with_node_key
+from fedmedlora.federation.plan_file import PLAN_FILE
 from fedmedlora.study import admitting
 from fedmedlora.study.admitting import admit_sites, admitted_sites, all_admitted
 from fedmedlora.study.standing import standing

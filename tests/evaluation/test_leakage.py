@@ -158,7 +158,7 @@ def test_precision_is_the_share_of_members_at_the_top():
 
 
 def test_a_mean_of_one_value_has_no_interval():
-    assert mean_with_interval([2.0]).low is None
-    found = mean_with_interval([0.0, 1.0, 2.0, 3.0])
-    assert found.value == 1.5
-    assert 0 <= found.low < 1.5 < found.high <= 3
+    assert mean_with_interval([2.0]) == (2.0, None)
+    mean, interval = mean_with_interval([0.0, 1.0, 2.0, 3.0])
+    assert mean == 1.5
+    assert 0 <= interval.low < 1.5 < interval.high <= 3

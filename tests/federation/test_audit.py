@@ -443,3 +443,21 @@ def test_what_is_no_head_is_none(text):
 def test_a_head_comes_back_from_its_text():
     head = Head("0123456789ab", 12, "f" * 64)
     assert Head.parse(str(head)) == head
+
+
+@pytest.mark.parametrize("name", ["kind", "run", "phase", "round", "site", "sha256", "said"])
+@pytest.mark.parametrize("value", [["a list"], {"request": ["a list"]}])
+def test_a_log_of_anything_is_looked_at_and_compared_to_its_end(tmp_path, name, value):
+    """Whoever hands over a log may have written it, chain, head and all."""
+    site, coordinator = written(tmp_path)
+    lines = [json.loads(line) for line in site.read_bytes().splitlines()]
+    lines = rewritten(
+        [canonical({**line, name: value} if line["n"] > 1 else line) for line in lines]
+    )
+    site.write_bytes(b"".join(line + b"\n" for line in lines))
+    head_file(site).write_bytes(headed(lines))
+    checked = check_log(site)
+    told = ("10 entries are not what an end of a federation writes",)
+    assert checked.faults == (() if name == "said" else told)
+    assert compare_ends(checked, check_log(coordinator))
+    assert run_command(["site", "audit", str(site), "--check", "--against", str(coordinator)]) == 1

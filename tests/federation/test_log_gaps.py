@@ -10,6 +10,7 @@ from fedmedlora.errors import RunError
 from fedmedlora.federation.audit import AuditLog, head_file
 from fedmedlora.federation.audit_check import check_log, rounds_left_out
 from fedmedlora.federation.run import run_federation
+from fedmedlora.federation.signing import make_key
 
 
 def run(folder, *, rounds, told=None):
@@ -51,6 +52,25 @@ def test_a_log_that_was_moved_away_is_missed_and_told_once(folder, capsys):
     assert "the rounds [1, 2] were complete by then and are not in it" in fault
     assert run_command(["site", "audit", str(log), "--check"]) == 1
     assert "the rounds [1, 2] were complete" in capsys.readouterr().out
+
+
+def test_sites_go_on_with_what_they_keep_when_the_log_was_moved_away(tmp_path):
+    """It is the same run: a beginning is marked by the run's own file, not by its log."""
+    make_key(tmp_path / "hub.key")
+
+    def adapter(folder, *, rounds):
+        return run_federation(
+            plan(rounds=rounds, wire="int8"), start(), workers=sites(), folder=folder,
+            key=tmp_path / "hub.key", audit=True, resume=True,
+        ).adapter  # fmt: skip
+
+    whole = adapter(tmp_path / "whole", rounds=4)
+    adapter(tmp_path / "moved", rounds=2)
+    log = tmp_path / "moved" / "audit.jsonl"
+    log.unlink()
+    head_file(log).unlink()
+    assert adapter(tmp_path / "moved", rounds=4).sha256 == whole.sha256
+    assert not list(tmp_path.glob("moved/own/*/before"))
 
 
 def test_a_log_put_back_from_an_older_copy_is_missed_likewise(folder, tmp_path):

@@ -8,7 +8,6 @@ from hostile import keys_in
 
 from fedmedlora.cli import run_command
 from fedmedlora.federation import wire
-from fedmedlora.federation.audit import AuditLog
 from fedmedlora.federation.audit_check import check_log, compare_ends, faults_of_requests
 from fedmedlora.federation.client import INTRODUCE, Desk, client_app
 from fedmedlora.federation.ends import CoordinatorEnd
@@ -219,10 +218,10 @@ def kept_of(folder):
 def test_a_run_that_was_begun_anew_does_not_go_on_from_what_a_site_kept_before(tmp_path, hub):
     key, public = hub
     desk = Desk(SITES, ToySite, own=tmp_path, run="toy", coordinator=public)
-    first, again = (AuditLog(tmp_path / name, owner="c", role="coordinator") for name in "ab")
+    first, again = "a" * 12, "b" * 12
 
-    def trained(log):
-        end = CoordinatorEnd(plan(), log, key=key)
+    def trained(mark):
+        end = CoordinatorEnd(plan(), key=key, begun=mark)
         asked = end.address(question("train"), phase="train", node=1, site="north")
         assert answered(desk, asked, "train") == ("ok", None)
         return kept_of(tmp_path)
@@ -234,7 +233,10 @@ def test_a_run_that_was_begun_anew_does_not_go_on_from_what_a_site_kept_before(t
     assert trained(first) == kept
     assert trained(first) == kept
     # What guards privacy is the same for every run.
-    before = f"before/{first.head().log}"
+    before = f"before/{first}"
     aside = [f"{before}/{kind}/round-0001" for kind in ("factors", "optimiser", "rounding")]
     assert trained(again) == [*aside, "private/round-0001", "secure/round-0001"]
     assert trained(again) == [*aside, "private/round-0001", "secure/round-0001"]
+    # What could be no folder's name, and a coordinator that marks nothing, set nothing aside.
+    for mark in ("../../elsewhere", "c" * 13, ""):
+        assert trained(mark) == [*aside, "private/round-0001", "secure/round-0001"]

@@ -57,3 +57,25 @@ def test_a_node_that_comes_back_is_asked_at_once(clock):
     times = [when for *_, when in turned_away(clock, seconds=40.0, grid=Away)]
     assert not [when for when in times if 26 < when < 31]
     assert [when for when in times if 31 <= when < 31.3]
+
+
+def test_a_site_that_another_node_speaks_for_meanwhile_is_there_once(clock):
+    here, told = [1, 2, 3], []
+
+    class Changing(InProcessGrid):
+        def get_node_ids(self):
+            return list(here)
+
+    desk = Desk((*SITES, "north"), sites())  # the fourth node is north's too
+    grid = CountedGrid(Changing(SequentialSwitch(desk), nodes=4))
+    known = Roster(plan(), grid, on_event=lambda kind, /, **facts: told.append((kind, facts)))
+    known.gather()
+    assert known.present() == {1: "north", 2: "south", 3: "west"}
+    here[:] = [2, 3, 4]
+    assert known.present() == {4: "north", 2: "south", 3: "west"}
+    here[:] = [1, 2, 3, 4]
+    assert known.present() == {4: "north", 2: "south", 3: "west"}
+    assert told[-1] == ("name-taken", {"site": "north"})
+    assert known.site(1) == "north"  # what it was asked before may still be answered
+    here[:], clock.now = [1, 2, 3], clock.now + 1
+    assert known.present() == {1: "north", 2: "south", 3: "west"}

@@ -4,11 +4,15 @@ import json
 import shutil
 
 import pytest
-from federation_toy import Raising, sites
+from federation_toy import Raising, sites, start
 from hostile import keys_in
 from tampering import changed, edit, faults_of, run
 
-from fedmedlora.federation.signing import canonical, sha256
+from fedmedlora.canonical import canonical, sha256
+from fedmedlora.errors import RunError
+from fedmedlora.federation.delivered import verify_delivered
+from fedmedlora.federation.kept import read_seen
+from fedmedlora.federation.verify import verify_federation
 
 
 @pytest.fixture(scope="module")
@@ -207,3 +211,49 @@ def test_a_site_that_is_left_out_with_all_that_it_sent_is_named_by_who_scored_it
     changed(folder, 1, recorded("west", status="absent", reason="not connected", **nothing))
     changed(folder, 1, lambda place: shutil.rmtree(place / "replies" / "west"))
     assert "north: its losses are not of the candidates north, south" in faults_of(folder)
+
+
+def written(name, text):
+    return lambda place: (place / name).write_text(text)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"round": 1, "method": "m", "sites": []}', "{}"])
+@pytest.mark.parametrize("name", ["round.json", "replies/west/train.json"])
+def test_a_file_that_holds_something_else_is_a_fault_of_its_round(copy, name, text):
+    folder = copy("signed")
+    changed(folder, 1, written(name, text))
+    first, second = verify_federation(folder)
+    if name == "round.json":
+        assert first.faults == (f"{folder / 'round-0001' / name} cannot be read",)
+    else:
+        assert first.faults[0] == "west: train.json is not the statement of its reply"
+        assert second.faults == ()
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"round": 2, "method": "m", "sites": []}'])
+def test_a_record_that_holds_something_else_is_set_aside_and_its_round_made_again(copy, text):
+    folder = copy("unsigned")
+    changed(folder, 2, written("round.json", text))
+    [_, again] = run(folder, resume=True, method="fed-medlora+", min_sites=2).records
+    assert again.sites["south"].status == "ok"
+    assert (folder / "round-0002.broken").is_dir()
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"round": 2, "method": "m", "sites": []}'])
+def test_a_delivered_adapter_is_held_against_no_round_that_cannot_be_read(copy, tmp_path, text):
+    folder = tmp_path / "whole" / "federation" / "fed-medlora+"
+    shutil.copytree(copy("unsigned"), folder)
+    shutil.copytree(folder / "round-0002" / "adapter", tmp_path / "whole/adapters/fed-medlora+")
+    assert verify_delivered(folder).faults == ()
+    changed(folder, 2, written("round.json", text))
+    assert verify_delivered(folder).faults == ("round-0002, which it should be of, cannot be read",)
+
+
+def test_what_was_seen_of_a_round_that_is_not_there_is_an_error_of_the_run(copy):
+    folder = copy("unsigned")
+    assert set(read_seen(folder, 1, initial=start()).replies) == {"north", "south", "west"}
+    with pytest.raises(RunError, match=r"round\.json cannot be read"):
+        read_seen(folder, 3, initial=start())
+    (folder / "round-0001" / "replies" / "west" / "packed.npy").write_bytes(b"something else")
+    with pytest.raises(RunError, match=r"packed\.npy cannot be read"):
+        read_seen(folder, 1, initial=start())

@@ -9,9 +9,9 @@ from hostile import keys_in
 from tampering import changed, edit, exchanged, faults_of, run
 from test_methods import PartSite
 
+from fedmedlora.canonical import sha256
 from fedmedlora.federation.checkpoints import round_name
 from fedmedlora.federation.plan import SiteLosses
-from fedmedlora.federation.signing import sha256
 
 
 @pytest.fixture

@@ -278,9 +278,21 @@ def test_rounds_without_replies_are_a_failure(run, policy):
 def test_an_adapter_of_other_rounds_is_a_failure(run, policy):
     adapters = run / "adapters"
     shutil.copytree(adapters / "single-site" / "icu", adapters / LABEL, dirs_exist_ok=True)
-    shutil.copy(run / "adapters" / LABEL / "contributions.json", run / "kept.json")
     found = refused(run, policy(verified=True))
     assert "another adapter" in found["verified"][0]
+
+
+def test_contributions_that_no_round_has_are_a_failure(run, policy):
+    def one_more(rounds):
+        for told in rounds:
+            [first, *_] = told["contributions"]
+            signed = {**first["signed"], "site": "nowhere"}
+            told["contributions"].append({**first, "signed": signed})
+
+    edit(run / "adapters" / LABEL / "contributions.json", one_more)
+    told = "its contributions.json tells of other contributions than the rounds do"
+    asked = "every round is what its replies make"
+    assert refused(run, policy(sites=3, verified=True)) == {"verified": (told, asked)}
 
 
 def test_an_audit_log_that_is_missing_or_names_too_little_is_a_failure(run, policy):

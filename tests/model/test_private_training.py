@@ -89,7 +89,9 @@ def check_rows(model, objective, trains="AB"):
 @pytest.mark.parametrize("objective", ["answer", "decisions"])
 @pytest.mark.parametrize("trains", ["AB", "A", "B"])
 def test_the_gradients_of_rows_are_those_of_a_loop_over_them(objective, trains):
-    check_rows(adapted(), objective, trains)
+    # In float64: the toy tokenizer's vocabulary has another order in each process, and rounding of
+    # some models' float32 gradients is above the bound.
+    check_rows(adapted().double(), objective, trains)
 
 
 class FourBits(torch.nn.Linear):
@@ -113,7 +115,7 @@ def four_bits():
 
 @pytest.mark.parametrize("trains", ["AB", "B"])
 def test_so_they_are_where_frozen_layers_have_four_bits(trains):
-    model = adapted(four_bits())
+    model = adapted(four_bits()).double()
     with fused_lora(model) as layers:
         assert layers == 0
     check_rows(model, "decisions", trains)
@@ -194,6 +196,23 @@ def test_a_gradient_that_is_no_number_moves_the_sum_by_no_more_than_any_other():
     total.add(given, weights=[1] * 4, piece=Piece((0, 1, 2, 3), (0, 1, 2, 3), (1,) * 4))
     # (0, 3) clipped, (.3, .4), nothing, and (1, 0).
     assert torch.allclose(total.by_name["a"], torch.tensor([1.3, 1.4]))
+
+
+@pytest.mark.parametrize("wild", [math.nan, math.inf, 1e30])
+@pytest.mark.parametrize("numbers", [(0, 1, 2), (0, 1, 1)], ids=["a row each", "two of a unit"])
+def test_what_a_unit_adds_is_the_same_beside_one_that_is_no_number(wild, numbers):
+    def added(first):
+        total = ClippedSum(1.0)
+        sizes = tuple(numbers.count(number) for number in numbers)
+        weights = [1 / size for size in sizes]
+        given = gradients(a=[first, [8e13, 6e13], [8e13, 6e13]])
+        total.add(given, weights=weights, piece=Piece((0, 1, 2), numbers, sizes))
+        return total.by_name["a"]
+
+    others = torch.tensor([0.8, 0.6]) * (len(set(numbers)) - 1)
+    assert torch.allclose(added([0.0, 0.0]), others)
+    own = torch.tensor([1.0, 0.0]) if wild == 1e30 else torch.zeros(2)
+    assert torch.allclose(added([wild, 0.0]), others + own)
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 100])

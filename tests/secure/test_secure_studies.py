@@ -11,6 +11,7 @@ from fedmedlora.model.adapter_files import read_adapter
 from fedmedlora.study.arms import study_arms
 from fedmedlora.study.data import load_data
 from fedmedlora.study.methods import MethodRunner
+from fedmedlora.study.planning import federation_plan
 
 SITE = {"synthetic": {"style": "icu", "train": 2, "validation": 1, "test": 1}}
 
@@ -29,9 +30,8 @@ def arms(sites=3, methods=("fed-medlora",), **federation):
 
 
 def plan_of(study):
-    runner = MethodRunner(study, None, None, lambda kind, facts: None)
     [arm] = [arm for arm in study_arms(study) if arm.kind == "federated"]
-    return runner.plan(arm, study.site_names)
+    return federation_plan(arm, study.site_names)
 
 
 def test_where_the_study_is_silent_what_looks_at_one_update_is_off_and_written_down():
@@ -136,8 +136,7 @@ def test_one_method_alone_may_aggregate_securely():
 
 def test_rows_that_are_no_federation_train_alone_as_ever():
     study = check_study(content(methods=["single-site", "centralised"]), source="toy")
-    runner = MethodRunner(study, None, None, lambda kind, facts: None)
-    assert [runner.plan(arm, ("s0",)).secure for arm in study_arms(study)] == [None] * 4
+    assert [federation_plan(arm, ("s0",)).secure for arm in study_arms(study)] == [None] * 4
 
 
 STUDY = {

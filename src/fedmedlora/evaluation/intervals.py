@@ -216,13 +216,17 @@ def _f1(sums: NDArray[np.float64], tally: TaskTally) -> NDArray[np.float64]:
 
 def _percentiles(samples: NDArray[np.float64], confidence: float) -> list[Interval | None]:
     """The percentile interval of each column, leaving out NaN."""
+    columns = (column[~np.isnan(column)] for column in samples.T)
+    return [percentile_interval(kept, confidence) if len(kept) else None for kept in columns]
+
+
+def percentile_interval(samples: NDArray[np.float64], confidence: float) -> Interval:
+    """What a share ``confidence`` of draws lies within, as much left out at either end.
+
+    Args:
+        samples: a number of each draw: (draws,), at least one, none of them NaN.
+        confidence: in (0, 1).
+    """
     tail = 50 * (1 - confidence)
-    intervals: list[Interval | None] = []
-    for column in samples.T:
-        kept = column[~np.isnan(column)]
-        if not len(kept):
-            intervals.append(None)
-            continue
-        low, high = np.percentile(kept, (tail, 100 - tail))
-        intervals.append(Interval(float(low), float(high)))
-    return intervals
+    low, high = np.percentile(samples, (tail, 100 - tail))
+    return Interval(float(low), float(high))

@@ -14,19 +14,27 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta
 
 from fedmedlora.errors import DataError
-from fedmedlora.evaluation.intervals import DEFAULT_BOOTSTRAP, Bootstrap, draw_weights
+from fedmedlora.evaluation.intervals import (
+    DEFAULT_BOOTSTRAP,
+    Bootstrap,
+    Interval,
+    draw_weights,
+    percentile_interval,
+)
 
 #: Mean exposure, in bits, of a secret that was never seen: of -log2 of a uniform number.
 CHANCE_BITS = 1 / math.log(2)
+#: Of what is no member, the share that an attacker may take for one: see ``attack_rate``.
+FALSE_ALARMS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Estimated:
-    """A value with its interval, ``low <= high``; both None where one draw is all there is."""
+    """A value with its interval, ``low <= high``."""
 
     value: float
-    low: float | None
-    high: float | None
+    low: float
+    high: float
 
 
 def attack_auc(
@@ -61,14 +69,11 @@ def attack_auc(
         pairs.append(above.size)
         apart += min(above.shape)
     value = float(np.average(values, weights=pairs))
-    low, high = _ends(np.average(drawn, axis=0, weights=pairs), bootstrap)
-    if low == high:
-        low, high = _exact_ends(value * apart, apart, confidence=bootstrap.confidence)
-    return Estimated(value, low, high)
-
-
-#: Of what is no member, the share that an attacker may take for one: see ``attack_rate``.
-FALSE_ALARMS = 0.05
+    averages = np.average(drawn, axis=0, weights=pairs)
+    interval = percentile_interval(averages, bootstrap.confidence)
+    if interval.low == interval.high:
+        interval = _exact_interval(value * apart, apart, confidence=bootstrap.confidence)
+    return Estimated(value, interval.low, interval.high)
 
 
 def attack_rate(
@@ -112,16 +117,18 @@ def attack_rate(
         drawn.append(hits.sum(axis=1))
         found += int((own > others[allowed]).sum())
         members += len(own)
-    low, high = _ends(np.sum(drawn, axis=0) / members, bootstrap)
-    least, most = _exact_ends(found, members, confidence=bootstrap.confidence)
-    return Estimated(found / members, min(low, least), max(high, most))
+    sampled = percentile_interval(np.sum(drawn, axis=0) / members, bootstrap.confidence)
+    exact = _exact_interval(found, members, confidence=bootstrap.confidence)
+    low, high = min(sampled.low, exact.low), max(sampled.high, exact.high)
+    return Estimated(found / members, low, high)
 
 
-def _exact_ends(found: float, of: int, *, confidence: float) -> tuple[float, float]:
+def _exact_interval(found: float, of: int, *, confidence: float) -> Interval:
     """Of a share (Clopper and Pearson 1934); ties may count half."""
     tail = (1 - confidence) / 2
     low = float(beta.ppf(tail, found, of - found + 1)) if found else 0.0
-    return low, float(beta.ppf(1 - tail, found + 1, of - found)) if found < of else 1.0
+    high = float(beta.ppf(1 - tail, found + 1, of - found)) if found < of else 1.0
+    return Interval(low, high)
 
 
 def precision_at(members: ArrayLike, others: ArrayLike, *, count: int) -> float:
@@ -163,7 +170,7 @@ def exposure(secret: float, candidates: ArrayLike) -> float:
 
 def mean_with_interval(
     values: Sequence[float], bootstrap: Bootstrap = DEFAULT_BOOTSTRAP
-) -> Estimated:
+) -> tuple[float, Interval | None]:
     """The mean, with a bootstrap interval over the values; none of a single one.
 
     Raises:
@@ -171,16 +178,10 @@ def mean_with_interval(
     """
     found = _finite("values", values)
     if len(found) == 1:
-        return Estimated(float(found[0]), None, None)
+        return float(found[0]), None
     weights = np.concatenate(list(draw_weights((len(found),), bootstrap)))
-    low, high = _ends(weights @ found / len(found), bootstrap)
-    return Estimated(float(found.mean()), low, high)
-
-
-def _ends(sampled: NDArray[np.float64], bootstrap: Bootstrap) -> tuple[float, float]:
-    tail = 50 * (1 - bootstrap.confidence)
-    low, high = np.percentile(sampled, (tail, 100 - tail))
-    return float(low), float(high)
+    means = weights @ found / len(found)
+    return float(found.mean()), percentile_interval(means, bootstrap.confidence)
 
 
 def _finite(name: str, values: ArrayLike) -> NDArray[np.float64]:

@@ -14,7 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedmedlora.errors import DataError
-from fedmedlora.evaluation.intervals import DEFAULT_BOOTSTRAP, Bootstrap, resample_micro
+from fedmedlora.evaluation.intervals import (
+    DEFAULT_BOOTSTRAP,
+    Bootstrap,
+    percentile_interval,
+    resample_micro,
+)
 from fedmedlora.evaluation.tally import Matching, TaskTally
 
 
@@ -60,7 +65,8 @@ def pool_over_seeds(
     with np.errstate(invalid="ignore"):
         means = np.take_along_axis(drawn, places, axis=1).mean(axis=1)
     means = means[~np.isnan(means)]
-    tail = 50 * (1 - bootstrap.confidence)
-    low, high = np.percentile(means, (tail, 100 - tail)) if len(means) else (None, None)
     mean = sum(kept) / len(kept)
-    return SeedsF1(tuple(each), mean, *(None if v is None else float(v) for v in (low, high)))
+    if not len(means):
+        return SeedsF1(tuple(each), mean, None, None)
+    interval = percentile_interval(means, bootstrap.confidence)
+    return SeedsF1(tuple(each), mean, interval.low, interval.high)

@@ -17,6 +17,8 @@ from fedmedlora.federation.audit import Head
 from fedmedlora.federation.signing import is_signed
 from fedmedlora.federation.statements import Question, fault_of_request
 
+_WORDS = ("kind", "run", "phase", "site", "sha256")
+
 
 class Checked(Read):
     """An audit log as it was found."""
@@ -49,9 +51,18 @@ def check_log(path: Path, *, public: str | None = None) -> Checked:
         RunError: the log cannot be read.
     """
     read = read_log(path)
-    keys = _faults_of_keys(path, read.entries, public)
-    faults = (*read.faults, *keys, *_faults_of_gaps(read.entries))
-    return Checked(read.entries, read.hashes, faults)
+    entries = tuple(entry for entry in read.entries if _is_entry(entry))
+    strange = len(read.entries) - len(entries)
+    faults = [*read.faults, *_faults_of_keys(path, entries, public), *_faults_of_gaps(entries)]
+    if strange:
+        faults.append(f"{strange} entries are not what an end of a federation writes")
+    return Checked(entries, read.hashes, tuple(faults))
+
+
+def _is_entry(entry: Mapping[str, Any]) -> bool:
+    """Whether what entries are compared by is of its type: a log may come from anybody."""
+    words = all(isinstance(entry.get(name, ""), str) for name in _WORDS)
+    return words and isinstance(entry.get("round", 0), int)
 
 
 def _faults_of_keys(
@@ -239,6 +250,7 @@ def _part(entry: Mapping[str, Any]) -> tuple[Any, ...]:
     return entry.get("run"), entry.get("phase"), entry.get("round")
 
 
-def _request(reply: Mapping[str, Any]) -> Any:
+def _request(reply: Mapping[str, Any]) -> str | None:
     said = reply.get("said")
-    return said.get("request") if isinstance(said, Mapping) else None
+    request = said.get("request") if isinstance(said, Mapping) else None
+    return request if isinstance(request, str) else None

@@ -1,6 +1,6 @@
 """Checkpoints: a round's adapter and record into a folder that is complete or not there; and back.
 
-FOLDER/federation.json              the plan and the initial adapter's hash
+FOLDER/federation.json              the plan and the initial adapter's hash; see ``plan_file``
 FOLDER/declared.json                what each site first said that it trains on; see ``roster``
 FOLDER/initial/                     that adapter, where replies are kept
 FOLDER/round-0001/round.json        the round's record
@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +35,25 @@ from fedmedlora.federation.contributions import (
     write_kept,
 )
 from fedmedlora.federation.plan import FederationPlan
+from fedmedlora.federation.plan_file import (
+    PLAN_FILE,
+    check_same_plan,
+    note_rounds,
+    read_begun,
+    write_plan,
+)
 from fedmedlora.federation.records import RoundRecord
 from fedmedlora.federation.sums import SUMS_FILE, check_sums, sums_sha256, write_sums
 from fedmedlora.model.adapter import Adapter, check_same_lineage, sha256_of
 from fedmedlora.model.adapter_files import read_adapter, save_adapter
 
-PLAN_FILE = "federation.json"
 DECLARED_FILE = "declared.json"
 RECORD_FILE = "round.json"
 ADAPTER_FOLDER = "adapter"
 SERVER_FILE = "server.safetensors"
-#: What may change between a run and its resumption. None of it changes the result of a round; where
-#: sites spread their learning rate over the run's rounds, it is theirs to keep their number.
-CHANGEABLE = ("rounds", "processes", "timeout_s", "connect_s", "base_model", "keep_replies")
-#: 2: every round has its SHA256SUMS and contributions. Rounds of 1 may lack them.
-FORMAT = 2
 INITIAL_FOLDER = "initial"
+#: What reading a file may raise that somebody has changed.
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -61,16 +64,24 @@ class Progress:
         state: of the server after the last complete round, or at the beginning.
         records: of the complete rounds, from round 1.
         broken: folders of rounds that could not be read and were set aside.
+        begun: marks this beginning of the run; see ``plan_file.read_begun``.
     """
 
     state: ServerState
     records: tuple[RoundRecord, ...] = ()
     broken: tuple[str, ...] = ()
+    begun: str = ""
 
 
 def round_name(number: int) -> str:
     """The folder name of a round."""
     return f"round-{number:04d}"
+
+
+def rounds_in(folder: Path) -> dict[int, Path]:
+    """Number -> folder of every complete round that is there, in their order."""
+    places = sorted(folder.glob("round-[0-9][0-9][0-9][0-9]"))
+    return {int(place.name.removeprefix("round-")): place for place in places}
 
 
 def begin(folder: Path, plan: FederationPlan, initial: Adapter) -> Progress:
@@ -79,9 +90,8 @@ def begin(folder: Path, plan: FederationPlan, initial: Adapter) -> Progress:
     Raises:
         RunError: the folder holds rounds already, or cannot be written.
     """
-    if any(folder.glob("round-[0-9][0-9][0-9][0-9]")):
+    if rounds_in(folder):
         raise RunError(f"{folder} already holds rounds: resume that run, or take another folder")
-    content = {"format": FORMAT, "plan": asdict(plan), "initial_sha256": initial.sha256}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / DECLARED_FILE).unlink(missing_ok=True)
@@ -91,8 +101,8 @@ def begin(folder: Path, plan: FederationPlan, initial: Adapter) -> Progress:
         raise RunError(f"cannot write {folder}: {error.strerror}") from error
     if plan.keep_replies:
         save_adapter(initial, folder / INITIAL_FOLDER, base_model=plan.base_model)
-    _write_json(folder / PLAN_FILE, content)
-    return Progress(ServerState(initial.tensors))
+    write_plan(folder, plan, initial.sha256)
+    return Progress(ServerState(initial.tensors), begun=read_begun(folder))
 
 
 def resume(folder: Path, plan: FederationPlan, initial: Adapter) -> Progress:
@@ -106,8 +116,8 @@ def resume(folder: Path, plan: FederationPlan, initial: Adapter) -> Progress:
     if not (folder / PLAN_FILE).exists():
         return begin(folder, plan, initial)
     clear_leftovers(folder)
-    version = _check_same_plan(folder / PLAN_FILE, plan, initial)
-    _note_rounds(folder / PLAN_FILE, plan.rounds)
+    version = check_same_plan(folder, plan, initial.sha256)
+    note_rounds(folder, plan.rounds)
     if plan.keep_replies and not (folder / INITIAL_FOLDER).exists():
         save_adapter(initial, folder / INITIAL_FOLDER, base_model=plan.base_model)
     records: list[RoundRecord] = []
@@ -121,13 +131,13 @@ def resume(folder: Path, plan: FederationPlan, initial: Adapter) -> Progress:
                 check_sums(place)
                 check_follows(folder, number)
             record, state = read_round(place, initial)
-        except (AdapterError, RunError, ValueError, KeyError, TypeError, OSError, RecursionError):
+        except (AdapterError, RunError, OSError):
             broken = _set_aside(folder, number)
             break
         records.append(record)
     for failed in folder.glob("round-*.failed.json"):
         failed.unlink()
-    return Progress(state, tuple(records), tuple(broken))
+    return Progress(state, tuple(records), tuple(broken), read_begun(folder))
 
 
 def check_follows(folder: Path, number: int) -> None:
@@ -206,6 +216,8 @@ def _read_server(path: Path, digest: str | None) -> dict[str, dict[str, NDArray[
 
     try:
         tensors = load(path.read_bytes())
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from error
     except SafetensorError as error:
         raise AdapterError(f"{path} is broken: {error}") from error
     if sha256_of(tensors) != digest:
@@ -213,6 +225,8 @@ def _read_server(path: Path, digest: str | None) -> dict[str, dict[str, NDArray[
     found: dict[str, dict[str, NDArray[np.float32]]] = {"residual": {}, "memory": {}}
     for name, tensor in tensors.items():
         part, _, plain = name.partition("/")
+        if part not in found:
+            raise AdapterError(f"{path} holds {part!r}, which no server keeps")
         found[part][plain] = tensor
     return found
 
@@ -235,7 +249,24 @@ def write_failed_round(folder: Path, record: RoundRecord) -> None:
     Raises:
         RunError: it cannot be written.
     """
-    _write_json(folder / f"{round_name(record.round)}.failed.json", record.to_dict())
+    file = folder / f"{round_name(record.round)}.failed.json"
+    replace_bytes(file, _json(record.to_dict()))
+
+
+def read_record(place: Path) -> RoundRecord:
+    """The record of a complete round.
+
+    Args:
+        place: the round's folder.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    file = place / RECORD_FILE
+    try:
+        return RoundRecord.from_dict(json.loads(file.read_text(encoding="utf-8")))
+    except _UNREADABLE as error:
+        raise RunError(f"{file} cannot be read") from error
 
 
 def read_round(place: Path, initial: Adapter) -> tuple[RoundRecord, ServerState]:
@@ -247,9 +278,9 @@ def read_round(place: Path, initial: Adapter) -> tuple[RoundRecord, ServerState]
 
     Raises:
         AdapterError: what is there is not what the record says.
-        OSError, ValueError, KeyError, TypeError, RecursionError: it cannot be read.
+        RunError: it cannot be read.
     """
-    record = RoundRecord.from_dict(json.loads((place / RECORD_FILE).read_text(encoding="utf-8")))
+    record = read_record(place)
     adapter = read_adapter(place / ADAPTER_FOLDER)
     check_same_lineage(adapter.manifest, initial.manifest)
     if adapter.sha256 != record.adapter_sha256:
@@ -260,8 +291,8 @@ def read_round(place: Path, initial: Adapter) -> tuple[RoundRecord, ServerState]
 
 def _set_aside(folder: Path, first: int) -> list[str]:
     names = []
-    for place in sorted(folder.glob("round-[0-9][0-9][0-9][0-9]")):
-        if int(place.name.removeprefix("round-")) >= first:
+    for number, place in rounds_in(folder).items():
+        if number >= first:
             aside = place.with_name(f"{place.name}.broken")
             shutil.rmtree(aside, ignore_errors=True)
             place.rename(aside)
@@ -269,58 +300,5 @@ def _set_aside(folder: Path, first: int) -> list[str]:
     return names
 
 
-def _check_same_plan(path: Path, plan: FederationPlan, initial: Adapter) -> int:
-    """The format of the folder, if it holds this plan's federation."""
-    before, digest, version = read_plan(path.parent)
-    now = json.loads(_json(asdict(plan)))
-    # Of a setting that there was not yet, a run had what is its default now.
-    least = json.loads(_json(asdict(FederationPlan("any", plan.sites, 1))))
-    changed = [
-        f"{name} ({before.get(name, least[name])!r}, now {value!r})"
-        for name, value in now.items()
-        if name not in CHANGEABLE and before.get(name, least[name]) != value
-    ]
-    if digest != initial.sha256:
-        changed.append("the initial adapter")
-    if changed:
-        raise RunError(
-            f"{path}: cannot resume with another plan: {', '.join(changed)}; take another folder"
-        )
-    return version
-
-
-def _note_rounds(path: Path, rounds: int) -> None:
-    """Keep how many rounds there are to be now: a run that was cut short shows by it."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if content["plan"]["rounds"] != rounds:
-        _write_json(path, {**content, "plan": {**content["plan"], "rounds": rounds}})
-
-
-def read_plan(folder: Path) -> tuple[dict[str, Any], str, int]:
-    """A federation's plan as JSON has it, the hash of its initial adapter, the folder's format.
-
-    Raises:
-        RunError: the folder holds none, or one that another release made.
-    """
-    path = folder / PLAN_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        found = dict(content["plan"]), str(content["initial_sha256"]), int(content.get("format", 1))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise RunError(f"{path}: cannot be read: take another folder") from error
-    if not 1 <= found[2] <= FORMAT:
-        raise RunError(
-            f"{path} has format {found[2]}: another release made it; take another folder"
-        )
-    return found
-
-
 def _json(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, indent=1, allow_nan=False).encode()
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    try:
-        replace_bytes(path, _json(content))
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}") from error

@@ -19,17 +19,17 @@ from fedmedlora.errors import ConfigError, Ended, FederationError, RequestError
 from fedmedlora.federation import wire
 from fedmedlora.federation.adapter_parts import adapter_part
 from fedmedlora.federation.arrays import candidates_sha256
-from fedmedlora.federation.audit import AuditLog, Head
+from fedmedlora.federation.audit import AuditLog
 from fedmedlora.federation.deployment.layout import SITE_KEY
 from fedmedlora.federation.ends import SiteEnd
 from fedmedlora.federation.flower import ClientApp, Context, Message, MessageType, RecordDict
 from fedmedlora.federation.own_rounding import OwnRounding
-from fedmedlora.federation.own_rounds import begin_own, own_folder
+from fedmedlora.federation.own_rounds import begin_own, is_mark, own_folder
 from fedmedlora.federation.plan import SiteWorker, Workers
 from fedmedlora.federation.secure.answering import SecureSite
 from fedmedlora.federation.secure.options import Terms
 from fedmedlora.federation.secure.own_secrets import OwnSecrets
-from fedmedlora.federation.statements import HEAD, Phase
+from fedmedlora.federation.statements import BEGUN, Phase
 from fedmedlora.model.adapter import check_adapter
 from fedmedlora.model.packing import is_difference
 
@@ -187,9 +187,9 @@ def _introduce(content: RecordDict, desk: Desk, site: str) -> RecordDict:
 def _train(content: RecordDict, desk: Desk, site: str) -> RecordDict:
     call, adapter = wire.read_request(content)
     check_adapter(adapter.tensors, adapter.manifest)
-    head = Head.parse(content[wire.CONFIG].get(HEAD))
-    if desk.own is not None and desk.coordinator and head is not None:
-        begin_own(desk.own, site, head.log)  # its log begins with its run
+    begun = content[wire.CONFIG].get(BEGUN)
+    if desk.own is not None and desk.coordinator and is_mark(begun):
+        begin_own(desk.own, site, begun)
     masked = desk.secure_site(site)
     if masked is not None:  # first: the training may be in vain
         masked.receive(content)

@@ -9,11 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
-from fedmedlora.errors import AdapterError
+from fedmedlora.errors import AdapterError, RunError
 from fedmedlora.federation import checkpoints
-from fedmedlora.federation.plan import FederationPlan
+from fedmedlora.federation.plan_file import read_plan
 from fedmedlora.federation.server_model import ServerModel
 from fedmedlora.model.adapter_files import read_adapter
 
@@ -48,14 +46,13 @@ def verify_delivered(folder: Path) -> Delivered:
     place = _place_of(folder)
     if place is None or not place.is_dir():
         return Delivered()
-    content, _, _ = checkpoints.read_plan(folder)
-    last = max(folder.glob("round-[0-9][0-9][0-9][0-9]"))
+    plan, _ = read_plan(folder)
+    last = list(checkpoints.rounds_in(folder).values())[-1]
     try:
-        plan = TypeAdapter(FederationPlan).validate_python(content)
         initial = read_adapter(folder / checkpoints.INITIAL_FOLDER)
         _, state = checkpoints.read_round(last, initial)
         wanted = ServerModel(plan, initial, state).adapter
-    except (AdapterError, OSError, ValueError, KeyError, TypeError):
+    except (AdapterError, RunError):
         return Delivered(str(place), (f"{last.name}, which it should be of, cannot be read",))
     try:
         found = read_adapter(place)

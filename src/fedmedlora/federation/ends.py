@@ -18,6 +18,7 @@ from fedmedlora.federation.audit import AuditLog, Head
 from fedmedlora.federation.flower import ConfigRecord, RecordDict
 from fedmedlora.federation.plan import FederationPlan
 from fedmedlora.federation.statements import (
+    BEGUN,
     HEAD,
     Phase,
     Proof,
@@ -141,12 +142,18 @@ class CoordinatorEnd:
         plan: with the sites' public keys, if they have some.
         log: the coordinator's audit log, if it keeps one.
         key: file of its private key, which signs requests, if it has one.
+        begun: marks this beginning of the run; "" says nothing of it.
     """
 
     def __init__(
-        self, plan: FederationPlan, log: AuditLog | None = None, *, key: Path | None = None
+        self,
+        plan: FederationPlan,
+        log: AuditLog | None = None,
+        *,
+        key: Path | None = None,
+        begun: str = "",
     ) -> None:
-        self._run, self._log, self._key = plan.run_id, log, key
+        self._run, self._log, self._key, self._begun = plan.run_id, log, key, begun
         self.keys = dict(plan.public_keys)
         self._asked: dict[tuple[Phase, str], str] = {}
         self._heard: dict[tuple[Phase, str], dict[str, Any]] = {}
@@ -171,6 +178,8 @@ class CoordinatorEnd:
         """
         own = ConfigRecord(dict(content[wire.CONFIG]))
         addressed = RecordDict({**content, wire.CONFIG: own})
+        if phase == "train" and self._begun:
+            own[BEGUN] = self._begun
         if self._log is not None:
             own[HEAD] = str(self._log.head())
         arrays = arrays_sha256(addressed)

@@ -5,20 +5,17 @@ For looking at a finished federation; ``verify`` makes rounds again and judges t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
 from fedmedlora.aggregation.methods import ServerState
-from fedmedlora.errors import RunError
+from fedmedlora.errors import FederationError, RunError
 from fedmedlora.federation import checkpoints
 from fedmedlora.federation.adapter_parts import completed
 from fedmedlora.federation.arrays import array_in
 from fedmedlora.federation.contributions import PACKED_FILE, REPLIES_FOLDER, Contributions
-from fedmedlora.federation.plan import FederationPlan
+from fedmedlora.federation.plan_file import read_plan
 from fedmedlora.federation.server_model import ServerModel
 from fedmedlora.model.adapter import Adapter, Manifest, check_adapter
 from fedmedlora.model.packing import array_of, unpack_update
@@ -54,13 +51,9 @@ def read_seen(folder: Path, number: int, *, initial: Adapter) -> SeenRound:
         RunError: there is no such round, or it cannot be read.
         AdapterError: a file of it was changed.
     """
-    content, digest, _ = checkpoints.read_plan(folder)
+    plan, digest = read_plan(folder)
     if initial.sha256 != digest:
         raise RunError(f"{folder} began with another adapter than this one")
-    try:
-        plan = TypeAdapter(FederationPlan).validate_python(content)
-    except ValidationError as error:
-        raise RunError(f"{folder / checkpoints.PLAN_FILE} holds no plan of this release") from error
     state = ServerState(initial.tensors)
     if number > 1:
         _, state = checkpoints.read_round(folder / checkpoints.round_name(number - 1), initial)
@@ -89,7 +82,7 @@ def _replies(place: Path, number: int, model: ServerModel) -> dict[str, Adapter]
         file = place / REPLIES_FOLDER / site / PACKED_FILE
         try:
             packed = array_in(file.read_bytes(), *array_of(call.wire, manifest.size))
-        except (OSError, ValueError, json.JSONDecodeError) as error:
+        except (OSError, FederationError) as error:
             raise RunError(f"{file} cannot be read") from error
         adapter = unpack_update(packed, manifest, call.wire, model.before(call))
         check_adapter(adapter.tensors, manifest)

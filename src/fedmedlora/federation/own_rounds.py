@@ -10,11 +10,12 @@ again, from what was kept before it.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeGuard
 
 from fedmedlora.durable import new_folder, private_folder, replace_private
 from fedmedlora.errors import AdapterError, RunError
@@ -38,7 +39,7 @@ def begin_own(federation: Path, site: str, run: str) -> None:
     Args:
         federation: folder of the federation.
         site: its name.
-        run: marks one beginning of the run; a plain name.
+        run: marks one beginning of the run; see ``is_mark``.
 
     Raises:
         RunError: it cannot be written.
@@ -59,6 +60,11 @@ def begin_own(federation: Path, site: str, run: str) -> None:
             replace_private(note, run.encode())
     except OSError as error:
         raise RunError(f"cannot write {folder}: {error.strerror}") from error
+
+
+def is_mark(value: object) -> TypeGuard[str]:
+    """Whether this can mark a run's beginning, and so be a folder's name."""
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{12}", value) is not None
 
 
 class OwnRounds:

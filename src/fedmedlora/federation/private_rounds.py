@@ -11,14 +11,14 @@ not how long it took.
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedmedlora.durable import private_folder, write_bytes
+from fedmedlora.canonical import sha256
+from fedmedlora.durable import replace_private
 from fedmedlora.errors import ConfigError, Ended, PrivacyError, RunError
 from fedmedlora.federation.first_rounds import FirstRounds
 from fedmedlora.federation.plan import Order, SiteUpdate
@@ -138,7 +138,7 @@ class PrivateRounds:
             plan = self._plan(ledger, settings)
             base = "" if order.residual is None else order.residual.sha256
             asked = f"{plan.run}\n{adapter.sha256}\n{order.round}\n{order.trains}\n{base}"
-            key = hashlib.sha256(asked.encode()).hexdigest()
+            key = sha256(asked.encode())
             update = answers.recall(key, adapter)
             if update is not None:
                 # Kept by a process that was killed before it could say that this leaves.
@@ -187,7 +187,7 @@ class PrivateRounds:
             noise = terms.noise or self._least_noise(ledger, rate, steps * self._rounds)
             plan = Plan(run, noise, rate, steps, self._rounds, self.count)
             ledger.plan(plan, terms.budget)
-            self._keep_run_id(run)
+            replace_private(self._own / _RUN, run.encode())
         elif (plan.rate, plan.steps, plan.units) != (rate, steps, self.count):
             raise PrivacyError(
                 f"site {self._site}: this run was planned with {plan.units} units, {plan.steps} "
@@ -209,13 +209,6 @@ class PrivateRounds:
             )
         except PrivacyError as error:
             raise PrivacyError(f"site {self._site}, {self._ledger}: {error}") from error
-
-    def _keep_run_id(self, run: str) -> None:
-        try:
-            private_folder(self._own)
-            write_bytes(self._own / _RUN, run.encode())
-        except OSError as error:
-            raise RunError(f"{self._own / _RUN}: {error.strerror}") from error
 
 
 def account_of(ledger: Ledger, plan: Plan, budget: Budget) -> dict[str, float]:

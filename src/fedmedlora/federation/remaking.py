@@ -22,6 +22,7 @@ from fedmedlora.federation.contributions import (
     Contribution,
     Contributions,
 )
+from fedmedlora.federation.flower import RecordDict
 from fedmedlora.federation.plan import FederationPlan
 from fedmedlora.federation.records import RoundRecord
 from fedmedlora.federation.secure.messages import asked_sha256
@@ -30,10 +31,10 @@ from fedmedlora.federation.secure.unmasking import Unmasking
 from fedmedlora.federation.server_model import ServerModel
 from fedmedlora.federation.spool import Spool, Spooled
 from fedmedlora.federation.stated import Statements
-from fedmedlora.federation.statements import request_sha256
+from fedmedlora.federation.statements import BEGUN, request_sha256
 from fedmedlora.federation.sums import file_sha256
 from fedmedlora.federation.updates import packed_replies, robust_inputs
-from fedmedlora.federation.wire import CANDIDATES, Call
+from fedmedlora.federation.wire import CANDIDATES, CONFIG, Call
 from fedmedlora.model.adapter import Adapter, Manifest, check_adapter
 from fedmedlora.model.packing import array_of, unpack_update
 
@@ -50,10 +51,13 @@ class RemadeRound:
         statements: Statements,
         record: RoundRecord,
         contributions: Contributions,
+        *,
+        begun: str,
     ) -> None:
         self.faults = statements.faults
         self._plan, self._model, self._statements = plan, model, statements
         self._record, self._contributions = record, contributions
+        self._begun = begun
 
     def check_sites(self, number: int) -> None:
         """That the record and the contributions tell of the same sites, run and round."""
@@ -76,13 +80,19 @@ class RemadeRound:
         calls = self._calls()
         self._statements.check({site: call.reply_manifest for site, call in calls.items()})
         # Also what differences are differences to.
-        asked = {site: request_sha256(one) for site, one in self._model.requests(calls)}
+        asked = {site: self._asked(one) for site, one in self._model.requests(calls)}
         for one in told.contributions:
             self._check_statement(one, asked[one.signed.site])
         losses = self._losses(calls)
         with tempfile.TemporaryDirectory() as folder:
             self._step(losses, calls, Spool(Path(folder) / "sent"))
         return self._model
+
+    def _asked(self, request: RecordDict) -> str:
+        """The hash of a request to train, as the coordinator sent it."""
+        if self._begun:
+            request[CONFIG][BEGUN] = self._begun
+        return request_sha256(request)
 
     def _step(self, losses: list[float], calls: Mapping[str, Call], spool: Spool) -> None:
         """Weigh the replies and combine them; ``spool`` is for what was sent."""

@@ -67,7 +67,8 @@ class Roster:
         self._end = end or CoordinatorEnd(plan)
         self._question = self._end.introduction()
         self._asked = request_sha256(self._question)
-        self._sites: dict[int, str] = {}
+        self._sites: dict[int, str] = {}  # of every node that ever spoke for one
+        self._nodes: dict[str, int] = {}  # that speaks for a site now
         self.declared, self.proofs = ({}, {}) if kept is None else _recalled(kept)
         self._begun = False
         self._again: dict[int, tuple[float, float]] = {}  # node -> (seconds waited, due)
@@ -91,18 +92,18 @@ class Roster:
         Where fewer are there than a round needs, they are waited for as in the beginning.
         """
         if self._plan.secure is None:  # else a site's size is its own
-            self._ask([node for node, site in self._sites.items() if site not in self.declared])
+            self._ask([node for site, node in self._nodes.items() if site not in self.declared])
         self._meet(self._plan.quorum, wait_s=self._plan.connect_s)
         here = set(self._grid.get_node_ids())
-        return {node: site for node, site in self._sites.items() if node in here}
+        return {node: site for site, node in self._nodes.items() if node in here}
 
     def _meet(self, enough: int, *, wait_s: float) -> None:
         """Ask unknown nodes which site they are, until enough are there or the time is up."""
         deadline = time.monotonic() + wait_s
         while True:
             here = set(self._grid.get_node_ids())
-            self._ask_strangers(here - set(self._sites))
-            known = {site for node, site in self._sites.items() if node in here}
+            self._ask_strangers(here - set(self._nodes.values()))
+            known = [site for site, node in self._nodes.items() if node in here]
             if len(known) >= enough or time.monotonic() >= deadline:
                 return
             time.sleep(ASK_AGAIN_S)
@@ -150,7 +151,7 @@ class Roster:
         if fate is not None:
             self._tell_of(fate, site)
             return  # who came first keeps the name: the run goes on
-        self._sites[node] = site
+        self._sites[node], self._nodes[site] = site, node
         if declared is not None and proof is not None and site not in self.declared:
             self.declared[site], self.proofs[site] = declared, proof
             self._keep()
@@ -181,7 +182,7 @@ class Roster:
         known, declared = wire.read_introduction(reply.content, self._plan.run_id)
         if not site or known is None or node not in here:
             return site, None, None, failure_of(reply.content) or _NO_SITE
-        others = {name for other, name in self._sites.items() if other in here - {node}}
+        others = [name for name, other in self._nodes.items() if other in here - {node}]
         return site, declared, proof, _TAKEN if site in others else None
 
     def _keep(self) -> None:
@@ -195,11 +196,7 @@ class Roster:
             }
             for site, most in self.declared.items()
         }
-        try:
-            self._kept.parent.mkdir(parents=True, exist_ok=True)
-            replace_bytes(self._kept, json.dumps(content, indent=1).encode())
-        except OSError as error:
-            raise RunError(f"cannot write {self._kept}: {error.strerror}") from error
+        replace_bytes(self._kept, json.dumps(content, indent=1).encode())
 
 
 def _recalled(file: Path) -> tuple[dict[str, Declared], dict[str, Proof]]:

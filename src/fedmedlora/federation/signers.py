@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fedmedlora.errors import DataError
-from fedmedlora.federation import checkpoints
 from fedmedlora.federation.deployment.membership import Membership, read_membership
+from fedmedlora.federation.plan_file import read_plan
 
 #: Where memberships are: in a site's folder, and in a coordinator's.
 _PLACES = ("*.membership.json", "members/*.membership.json", "sites/*.membership.json")
@@ -25,11 +25,11 @@ def signers_of(folder: Path) -> dict[str, str]:
 
     Raises:
         RunError: it holds none.
-        KeyError, TypeError, ValueError: its plan names none.
+        ConfigError: a value of its plan is out of range.
     """
-    plan, _, _ = checkpoints.read_plan(folder)
-    keys = dict(plan["public_keys"])
-    return {site: keys.get(site, "") for site in plan["sites"]}
+    plan, _ = read_plan(folder)
+    keys = dict(plan.public_keys)
+    return {site: keys.get(site, "") for site in plan.sites}
 
 
 def memberships_in(folder: Path) -> dict[str, Membership]:

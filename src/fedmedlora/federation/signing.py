@@ -16,24 +16,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from fedmedlora.canonical import canonical, sha256
 from fedmedlora.durable import write_bytes, write_private
 from fedmedlora.errors import ConfigError, RunError
-
-__all__ = [
-    "Purpose",
-    "canonical",
-    "is_public_key",
-    "is_signed",
-    "make_key",
-    "private_bytes",
-    "public_file",
-    "public_key",
-    "read_key",
-    "read_public_key",
-    "sha256",
-    "sign",
-]
 
 #: What a signature may be for.
 Purpose = Literal[

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fedmedlora.canonical import sha256
 from fedmedlora.federation import wire
 from fedmedlora.federation.contributions import (
     PACKED_FILE,
@@ -25,7 +26,6 @@ from fedmedlora.federation.plan import FederationPlan
 from fedmedlora.federation.records import RoundRecord
 from fedmedlora.federation.replies import reported
 from fedmedlora.federation.screening import failure_in
-from fedmedlora.federation.signing import sha256
 from fedmedlora.federation.statements import Phase
 
 

@@ -24,6 +24,8 @@ from fedmedlora.federation.signing import is_signed, read_key, sign
 Phase = Literal["introduce", "train", "score", "keys", "shares", "agree", "unmask"]
 #: Keys of the config record: the end of the sender's audit log, and the signature of all the rest.
 HEAD, SIGNATURE = "head", "signature"
+#: Key of a request to train: marks the beginning of the run that it is of.
+BEGUN = "begun"
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class RoundStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by 
         key: Path | None = None,
     ) -> None:
         self.plan = plan
-        self._end = CoordinatorEnd(plan, log, key=key)
+        self._end = CoordinatorEnd(plan, log, key=key, begun=progress.begun)
         self._initial = initial
         self.model = ServerModel(plan, initial, progress.state)
         self.records = list(progress.records)

@@ -12,15 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
 from fedmedlora.aggregation.methods import ServerState
 from fedmedlora.errors import AdapterError, FederationError, RunError
 from fedmedlora.federation import checkpoints
-from fedmedlora.federation.contributions import (
-    Contributions,
-)
+from fedmedlora.federation.contributions import Contributions
 from fedmedlora.federation.plan import FederationPlan
+from fedmedlora.federation.plan_file import PLAN_FILE, read_begun, read_plan
 from fedmedlora.federation.remaking import RemadeMaskedRound, RemadeRound, difference
 from fedmedlora.federation.server_model import ServerModel
 from fedmedlora.federation.stated import Statements
@@ -31,7 +28,7 @@ from fedmedlora.model.adapter_files import read_adapter
 #: What may be wrong with a file that is there.
 _BROKEN = (
     AdapterError, FederationError, RunError, OSError, ValueError, KeyError, TypeError,
-    AttributeError,
+    AttributeError, RecursionError,
 )  # fmt: skip
 
 
@@ -67,13 +64,11 @@ def verify_federation(folder: Path) -> list[RoundVerdict]:
     Raises:
         RunError: the folder holds no federation, no round, or the initial adapter is not the one
             that it began with.
+        ConfigError: a value of the plan is out of range.
     """
-    content, digest, _ = checkpoints.read_plan(folder)
+    plan, digest = read_plan(folder)
     try:
-        plan = TypeAdapter(FederationPlan).validate_python(content)
         initial = read_adapter(folder / checkpoints.INITIAL_FOLDER)
-    except (ValidationError, ValueError) as error:
-        raise RunError(f"{folder / checkpoints.PLAN_FILE} holds no plan of this release") from error
     except AdapterError as error:
         raise RunError(
             f"{error}; replies are kept, and a run can be verified, with federation.keep_replies"
@@ -82,22 +77,26 @@ def verify_federation(folder: Path) -> list[RoundVerdict]:
         raise RunError(
             f"{folder}: the initial adapter is not the one that the federation began with"
         )
-    numbers = sorted(
-        int(place.name.removeprefix("round-"))
-        for place in folder.glob("round-[0-9][0-9][0-9][0-9]")
-    )
+    begun = read_begun(folder)
+    numbers = list(checkpoints.rounds_in(folder))
     if not numbers:
         raise RunError(f"{folder} has no complete round")
     verdicts = []
     state = ServerState(initial.tensors)
     for number in range(1, max(numbers[-1], plan.rounds) + 1):
-        verdict, state = _verify_round(folder, number, plan, initial, state)
+        verdict, state = _verify_round(folder, number, plan, initial, state, begun=begun)
         verdicts.append(verdict)
     return verdicts
 
 
 def _verify_round(
-    folder: Path, number: int, plan: FederationPlan, initial: Adapter, before: ServerState
+    folder: Path,
+    number: int,
+    plan: FederationPlan,
+    initial: Adapter,
+    before: ServerState,
+    *,
+    begun: str,
 ) -> tuple[RoundVerdict, ServerState]:
     """What is found of a round, and the state to go on from: the checkpoint's, if there is one."""
     place = folder / checkpoints.round_name(number)
@@ -119,7 +118,8 @@ def _verify_round(
     sites = tuple(one.signed.site for one in contributions.contributions)
     statements = Statements(place, plan, record, contributions)
     remade = RemadeRound if plan.secure is None else RemadeMaskedRound
-    again = remade(plan, ServerModel(plan, initial, before), statements, record, contributions)
+    model = ServerModel(plan, initial, before)
+    again = remade(plan, model, statements, record, contributions, begun=begun)
     made = ""
     try:
         again.check_sites(number)
@@ -153,4 +153,4 @@ def _told(error: BaseException) -> str:
 
 def federations_in(run: Path) -> list[Path]:
     """The folders of all federations in a run folder, or the one that it is itself."""
-    return sorted(place.parent for place in run.rglob(checkpoints.PLAN_FILE))
+    return sorted(place.parent for place in run.rglob(PLAN_FILE))

@@ -1,4 +1,4 @@
-"""What the messages hold: requests and replies of the two phases, as Flower records and back.
+"""What the messages hold: introductions, training and scoring, as Flower records and back.
 
 An adapter travels as one packed array beside its manifest; what a site trained may travel as its
 difference to what the site got. A reply holds numbers, names of sites and of counts, and the

@@ -156,11 +156,7 @@ def _summed(
 
 def _arms(folder: RunFolder, study: Study, methods: Sequence[str] | None) -> list[Arm]:
     arms = {arm.label: arm for arm in study_arms(study)}
-    trained = {
-        label: arm
-        for label, arm in arms.items()
-        if arm.kind not in ("untrained", "dictionary") and not arm.is_tagger
-    }
+    trained = {label: arm for label, arm in arms.items() if arm.has_lora}
     for label in methods or ():
         if label not in arms:
             raise ConfigError(f"{label!r} is no row of the run; it has {', '.join(arms)}")

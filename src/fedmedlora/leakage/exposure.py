@@ -31,7 +31,7 @@ def measure_exposure(bench: LeakageBench, arm: Arm, *, bootstrap: Bootstrap) -> 
         bits[canary.kind, canary.repetitions].append(value)
     records = []
     for (kind, repetitions), values in sorted(bits.items()):
-        mean = mean_with_interval(values, bootstrap)
+        bits_on_average, interval = mean_with_interval(values, bootstrap)
         records.append(
             Exposed(
                 method=arm.label,
@@ -39,9 +39,9 @@ def measure_exposure(bench: LeakageBench, arm: Arm, *, bootstrap: Bootstrap) -> 
                 repetitions=repetitions,
                 canaries=len(values),
                 candidates=CANDIDATES,
-                bits=mean.value,
-                low=mean.low,
-                high=mean.high,
+                bits=bits_on_average,
+                low=None if interval is None else interval.low,
+                high=None if interval is None else interval.high,
                 most=max(values),
             )
         )

@@ -64,8 +64,8 @@ class ClippedSum:
         by_name: parameter -> the sum, flat; empty if nothing was added.
 
     Args:
-        max_norm: C: a unit's gradient g enters as g min(1, C / |g|), and not at all if it is not
-            finite.
+        max_norm: C: a unit's gradient g enters as g min(1, C / |g|). Values of a row that are no
+            number enter as 0.
     """
 
     def __init__(self, max_norm: float) -> None:
@@ -96,9 +96,9 @@ class ClippedSum:
             return
         squares = self._squares(members, rows)
         if not bool(torch.isfinite(squares).all()):
-            rows = {name: _tame(value) for name, value in rows.items()}
+            rows = _tamed_rows(rows, members.sum(0))
             self._begun = {name: _tame(value) for name, value in self._begun.items()}
-            squares = self._squares(members, rows)
+            squares = self._squares_of_units(members, rows)
         factors = self._max_norm / squares.sqrt().clamp(min=self._max_norm)
         for name, value in rows.items():
             added = (factors @ members) @ value
@@ -109,11 +109,16 @@ class ClippedSum:
 
     def _squares(self, members: torch.Tensor, rows: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The squared norm of every unit's gradient."""
-        squares = torch.zeros(len(members), device=members.device)
         alone = len(members) == members.shape[1] and not self._begun
         if alone:  # a row each: nothing to add up first
             norms = torch.stack([value.norm(dim=1) for value in rows.values()])
             return (norms * members.sum(0)).square().sum(0)
+        return self._squares_of_units(members, rows)
+
+    def _squares_of_units(
+        self, members: torch.Tensor, rows: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
+        squares = torch.zeros(len(members), device=members.device)
         for name, value in rows.items():
             of_units = members @ value
             if name in self._begun:
@@ -122,6 +127,16 @@ class ClippedSum:
         return squares
 
 
+def _tamed_rows(rows: Mapping[str, torch.Tensor], weights: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Rows whose norm is not finite, made such that they can be clipped; the others as they are.
+
+    By each row alone: were it by all rows together, one unit could change what another adds.
+    """
+    squares = [(value * weights[:, None]).square().sum(1) for value in rows.values()]
+    wild = ~torch.isfinite(torch.stack(squares).sum(0))[:, None]
+    return {name: torch.where(wild, _tame(value), value) for name, value in rows.items()}
+
+
 def _tame(values: torch.Tensor) -> torch.Tensor:
-    """Values that can be clipped: a gradient that is no number must not spoil the others'."""
+    """Values that can be clipped."""
     return torch.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).clamp(-1e12, 1e12)

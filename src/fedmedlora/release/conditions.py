@@ -5,6 +5,7 @@ What is not shown does not hold: missing evidence is a failure, never a pass.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,6 +217,7 @@ def _sites(evidence: Evidence, least: int) -> Condition:
 
 
 def _verified(evidence: Evidence) -> str:
+    from fedmedlora.federation.contributions import lineage
     from fedmedlora.federation.delivered import verify_delivered
     from fedmedlora.federation.verify import verify_federation
 
@@ -226,7 +228,11 @@ def _verified(evidence: Evidence) -> str:
             return f"round {verdict.round}: " + ("; ".join(verdict.faults) or "another adapter")
     if len(verdicts) != len(evidence.rounds):
         return f"{len(verdicts)} rounds there, and the adapter names {len(evidence.rounds)}"
-    return "; ".join(verify_delivered(federation).faults)
+    faults = [*verify_delivered(federation).faults]
+    # Sites are counted, and looked for in logs and promises, by what lies beside the adapter.
+    if json.loads(json.dumps(lineage(federation))) != list(evidence.rounds):
+        faults.append("its contributions.json tells of other contributions than the rounds do")
+    return "; ".join(faults)
 
 
 def _log_is_whole(place: Path) -> str:

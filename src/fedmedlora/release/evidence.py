@@ -143,11 +143,7 @@ def gather_evidence(run: Path, method: str | None, policy: Policy, *, at: Path) 
 
 
 def _chosen(study: Study, method: str | None) -> Arm:
-    arms = {
-        arm.label: arm
-        for arm in study_arms(study)
-        if arm.kind not in ("untrained", "dictionary") and not arm.is_tagger
-    }
+    arms = {arm.label: arm for arm in study_arms(study) if arm.has_lora}
     federated = [label for label, arm in arms.items() if arm.kind == "federated"]
     if method is None and len(federated) == 1:
         return arms[federated[0]]

@@ -49,29 +49,22 @@ def line_chart(
     *,
     x_label: str,
     y_label: str,
-    whole_x: bool = True,
     from_zero: bool = False,
     x_names: Mapping[float, str] | None = None,
 ) -> Markup:
     """Lines with markers, one a series; empty if there is no point.
 
     Args:
-        whole_x: whether x counts something (rounds, notes, sites).
-        x_names: where x is no number but a place: place -> what stands there.
+        series: their x counts something (rounds, notes, sites), or is a place.
         from_zero: whether the y axis begins at 0.
+        x_names: where x is a place: place -> what stands there.
     """
     points = [point for one in series for point in one.points]
     if not points:
         return Markup("")
     xs, ys = [x for x, _ in points], [y for _, y in points]
     y_ticks = _ticks(0.0 if from_zero else min(ys), max(ys))
-    x_ticks: Sequence[float] = (
-        list(x_names)
-        if x_names
-        else _whole_ticks(min(xs), max(xs))
-        if whole_x
-        else _ticks(min(xs), max(xs))
-    )
+    x_ticks: Sequence[float] = list(x_names) if x_names else _whole_ticks(min(xs), max(xs))
     name_of = (x_names or {}).get
     x = _Scale(min(*xs, *x_ticks), max(*xs, *x_ticks), _LEFT + 8, _WIDTH - _RIGHT)
     y = _Scale(y_ticks[0], y_ticks[-1], _HEIGHT - _BOTTOM, _TOP)
@@ -126,16 +119,12 @@ def estimate_chart(title: str, rows: Sequence[Estimate], *, x_label: str) -> Mar
     return _figure(title, f"{x_label}. {said}.", drawn, height=height, width=width)
 
 
-def marker_sample(style: int, *, line: bool = True) -> Markup:
+def marker_sample(style: int) -> Markup:
     """A piece of a series' line with its marker, for a legend."""
     style %= STYLES
-    drawn = (
-        Markup('<line class="line" x1="1" x2="27" y1="7" y2="7" stroke-dasharray="{}"/>').format(
-            _DASHES[style]
-        )
-        if line
-        else Markup("")
-    )
+    drawn = Markup(
+        '<line class="line" x1="1" x2="27" y1="7" y2="7" stroke-dasharray="{}"/>'
+    ).format(_DASHES[style])
     return Markup(
         '<svg class="sample" viewBox="0 0 28 14" width="28" height="14" aria-hidden="true">'
         '<g class="s{}">{}{}</g></svg>'

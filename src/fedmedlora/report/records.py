@@ -59,7 +59,7 @@ class Method(_Record):
 
 
 class SiteRound(_Record):
-    """One site in one round; see ``federation.plan.SiteRecord``."""
+    """One site in one round; see ``federation.records.SiteRecord``."""
 
     status: str = "ok"
     weight: Number = None
@@ -71,7 +71,7 @@ class SiteRound(_Record):
 
 
 class Round(_Record):
-    """One round of one method; see ``federation.plan.RoundRecord``."""
+    """One round of one method; see ``federation.records.RoundRecord``."""
 
     round: Count
     method: str

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from fedmedlora.durable import private_folder, replace_private, resolved
 from fedmedlora.errors import ConfigError, DataError, RunError
-from fedmedlora.federation.checkpoints import PLAN_FILE
 from fedmedlora.federation.deployment.journal import at_work, is_at_work
 from fedmedlora.federation.deployment.layout import CoordinatorFolder, refuse_other_folders
 from fedmedlora.federation.deployment.membership import (
@@ -18,6 +17,7 @@ from fedmedlora.federation.deployment.membership import (
     federation_id,
     read_membership,
 )
+from fedmedlora.federation.plan_file import PLAN_FILE
 from fedmedlora.federation.signing import public_file, read_public_key
 from fedmedlora.study.shared import read_shared
 

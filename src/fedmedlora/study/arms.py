@@ -59,6 +59,11 @@ class Arm:
         return self.method.startswith("bert")
 
     @property
+    def has_lora(self) -> bool:
+        """Whether a LoRA adapter is trained for it."""
+        return self.kind not in ("untrained", "dictionary") and not self.is_tagger
+
+    @property
     def federated_method(self) -> str:
         """The aggregation method of its federation; a single site's is of one site."""
         return self.method if self.method in METHODS else "fed-medlora"

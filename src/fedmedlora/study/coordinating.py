@@ -23,6 +23,7 @@ from fedmedlora.study.benches import Bench
 from fedmedlora.study.data import StudyData
 from fedmedlora.study.keeping import keep_adapter
 from fedmedlora.study.methods import MethodRunner
+from fedmedlora.study.planning import federation_plan
 from fedmedlora.study.shared import read_shared
 
 #: Seconds between two questions for replies: sites take minutes.
@@ -52,7 +53,7 @@ def run_coordinator(grid: Grid, root: Path) -> None:
             bench = runner.bench(shared.arm)
             base = bench.base(shared.arm.study)
             plan = replace(
-                runner.plan(shared.arm, names),
+                federation_plan(shared.arm, names),
                 run_id=shared.run_id,
                 connect_s=60 * settings.wait_minutes,
                 processes=1,

@@ -15,9 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from fedmedlora.aggregation.methods import METHODS
-from fedmedlora.aggregation.outliers import ScreeningOptions
-from fedmedlora.aggregation.robust import RobustOptions
-from fedmedlora.aggregation.server_optimiser import ServerOptions
 from fedmedlora.config import Study
 from fedmedlora.errors import ConfigError
 from fedmedlora.evaluation.open_bias import choose_open_biases
@@ -25,7 +22,7 @@ from fedmedlora.federation.first_rounds import FirstRounds
 from fedmedlora.federation.own_factors import OwnFactors
 from fedmedlora.federation.own_optimiser import OwnOptimiser
 from fedmedlora.federation.own_rounds import own_folder
-from fedmedlora.federation.plan import FederationPlan, SiteWorker, Workers
+from fedmedlora.federation.plan import SiteWorker, Workers
 from fedmedlora.federation.records import RoundRecord
 from fedmedlora.federation.run import run_federation
 from fedmedlora.federation.secure.own_secrets import one_machines_keys
@@ -34,20 +31,17 @@ from fedmedlora.model.adapter import Adapter
 from fedmedlora.model.adapter_files import read_adapter
 from fedmedlora.model.candidates import candidate_losses
 from fedmedlora.model.encoding import encode_examples
-from fedmedlora.model.packing import form_of
 from fedmedlora.progress import OnEvent
 from fedmedlora.schema import Document
 from fedmedlora.seeds import derive_seed
-from fedmedlora.study.arms import Arm, robust_options, secure_options, study_arms
+from fedmedlora.study.arms import Arm, study_arms
 from fedmedlora.study.benches import Bench, Rows, questions_about
 from fedmedlora.study.data import POOLED, SiteData, StudyData, first_notes, load_data
 from fedmedlora.study.lora_bench import LoraBench
+from fedmedlora.study.planning import federation_plan, site_processes
 from fedmedlora.study.privacy import is_private, private_rounds
 from fedmedlora.study.tagger_bench import TaggerBench
 from fedmedlora.tasks.example import Example
-
-#: How the server steps where the study does not say; else all the way to the average.
-_SERVER_DEFAULTS = {"fedavgm": {"momentum": 0.9}, "fedadam": {"learning_rate": 0.01}}
 
 
 @dataclass(frozen=True)
@@ -127,7 +121,7 @@ class MethodRunner:
             for name in names:
                 self._prepare(arm, name)
         initial = self.bench(arm).base(study).initial
-        if study.federation.engine == "flower" or self._site_processes(study, names) > 1:
+        if study.federation.engine == "flower" or site_processes(study, names) > 1:
             self.bench(arm).forget()  # the sites' processes want its place
             place = self._folder.resolve()
             workers = partial(site_worker, study.model_dump_json(), place, arm.label)
@@ -140,7 +134,7 @@ class MethodRunner:
                 told = {"method": arm.label, "round": facts["round"], "rounds": facts["rounds"]}
                 self.on_event("round", told)
 
-        plan, keys = self.plan(arm, names), dict[str, Path]()
+        plan, keys = federation_plan(arm, names), dict[str, Path]()
         if plan.secure is not None:
             keys, public = one_machines_keys(folder, names)
             plan = replace(plan, public_keys=public)
@@ -174,49 +168,6 @@ class MethodRunner:
         if arm.notes is not None:
             site = first_notes(site, arm.notes, seed=arm.study.seed)
         return (site,)
-
-    def plan(self, arm: Arm, names: tuple[str, ...]) -> FederationPlan:
-        """The federation of an arm over sites of these names; needs no notes."""
-        study, federation = arm.study, arm.study.federation
-        method = METHODS[arm.federated_method]
-        server = _SERVER_DEFAULTS.get(arm.method, {})
-        if arm.kind == "federated":  # a site alone takes no steps but its own
-            server = {**server, **federation.server.model_dump(exclude_none=True)}
-        ranks = [
-            (name, site.adapter.rank, site.adapter.alpha)
-            for name, site in study.sites.items()
-            if site.adapter is not None and name in names
-        ]
-        flower = federation.engine == "flower"
-        return FederationPlan(
-            run_id=f"{study.name}/{arm.label}",
-            sites=names,
-            rounds=1 if arm.kind in ("adapted", "new-site") else federation.rounds,
-            method=arm.federated_method,
-            beta=federation.beta,
-            tau=federation.tau,
-            validation=federation.validation,
-            size=federation.size,
-            # What nobody sends is not to lose anything on its way.
-            wire=federation.wire if arm.kind == "federated" else form_of(federation.wire),
-            seed=study.seed,
-            ranks=tuple(ranks) if method.mixed_ranks else (),
-            server=ServerOptions(**server),
-            screening=ScreeningOptions(**federation.screening.model_dump()),
-            robust=robust_options(arm.study) if arm.kind == "federated" else RobustOptions(),
-            refactor_every=federation.refactor_every if arm.method == "fedsvd" else None,
-            min_sites=federation.min_sites if len(names) > 1 else None,
-            timeout_s=federation.deadline_seconds,
-            base_model=study.backbone.name,
-            processes=study.runtime.processes if flower else self._site_processes(study, names),
-            keep_replies=federation.keep_replies,
-            secure=secure_options(study) if arm.kind == "federated" else None,
-        )
-
-    @staticmethod
-    def _site_processes(study: Study, names: Sequence[str]) -> int:
-        """Worker processes of the in-process engine; a site alone needs none."""
-        return min(study.runtime.site_processes, len(names))
 
     def _adapter_of(self, label: str) -> Adapter:
         return read_adapter(self._folder / "adapters" / label)

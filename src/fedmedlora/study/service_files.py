@@ -28,7 +28,7 @@ def renew_services(folder: CoordinatorFolder, settings: CoordinatorSettings) -> 
     Raises:
         ConfigError: the server's certificate is for another host, or the folder's path cannot be
             written into the files.
-        RunError: a file cannot be written.
+        RunError: a file cannot be read or written.
     """
     refuse_unwritable(folder.root)
     _refuse_another_host(folder, settings.host)
@@ -49,10 +49,10 @@ def renew_services(folder: CoordinatorFolder, settings: CoordinatorSettings) -> 
         text = render(path.name, **facts).encode()
         try:
             before = path.read_bytes() if path.exists() else None
-            if before != text:
-                replace_bytes(path, text)
         except OSError as error:
-            raise RunError(f"cannot write {path}: {error.strerror}") from error
+            raise RunError(f"cannot read {path}: {error.strerror}") from error
+        if before != text:
+            replace_bytes(path, text)
         if before not in (None, text):
             changed.append(path.name)
     return changed

@@ -7,13 +7,13 @@ alone.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 
+from fedmedlora.canonical import sha256
 from fedmedlora.config import Study, check_study
 from fedmedlora.config_deployment import SiteSettings, read_mapping
 from fedmedlora.config_privacy import PER_ROW
@@ -85,7 +85,7 @@ def read_shared(file: Path) -> Shared:
         ConfigError: it is missing, or not what ``shared_text`` writes.
     """
     study = check_study(read_mapping(file), source=str(file))
-    return Shared(study, _chosen(study, None), hashlib.sha256(file.read_bytes()).hexdigest())
+    return Shared(study, _chosen(study, None), sha256(file.read_bytes()))
 
 
 def site_study(shared: Shared, settings: SiteSettings, *, folder: Path) -> Study:

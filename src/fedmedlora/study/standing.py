@@ -5,7 +5,6 @@ Read from what the run leaves on disk, so it needs no SuperLink and disturbs nob
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 
 from fedmedlora.errors import RunError
 from fedmedlora.evaluation.tables import Table
-from fedmedlora.federation.checkpoints import RECORD_FILE, round_name
+from fedmedlora.federation.checkpoints import read_record, round_name
 from fedmedlora.federation.deployment.journal import is_at_work, read_journal
 from fedmedlora.federation.deployment.layout import CoordinatorFolder, refuse_other_folders
 from fedmedlora.federation.deployment.membership import Membership
@@ -29,7 +28,7 @@ class Standing:
     """How a federation stands.
 
     Attributes:
-        state: one word: not started, connecting, training, scoring, interrupted, done or failed.
+        state: not started, starting, connecting, training, scoring, interrupted, done or failed.
         sentences: for a person, in order.
         tables: the sites now, with the beginning of their keys' fingerprint; the complete rounds.
     """
@@ -75,14 +74,14 @@ def standing(root: Path, *, now: float | None = None) -> Standing:
 def _records(place: Path, rounds: int) -> list[RoundRecord]:
     found: list[RoundRecord] = []
     for number in range(1, rounds + 1):
-        file = place / round_name(number) / RECORD_FILE
-        if not file.is_file():
+        folder = place / round_name(number)
+        if not folder.is_dir():
             break
         try:
-            found.append(RoundRecord.from_dict(json.loads(file.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            found.append(read_record(folder))
+        except RunError as error:
             raise RunError(
-                f"{file} cannot be read; `federation start` goes on from the round before it"
+                f"{error}; `federation start` goes on from the round before it"
             ) from error
     return found
 

@@ -87,7 +87,7 @@ def _privacy(done: Mapping[str, Mapping[str, Any] | None]) -> list[Table]:
     rows = []
     notes = {label: note["privacy"] for label, note in done.items() if note and "privacy" in note}
     for label, told in notes.items():
-        # A site whose replies do not say what they cost has promised nothing.
+        # A site without a ledger that knows of the run has promised nothing.
         most: Mapping[str, Any] = max(told["sites"].values(), key=_epsilon, default={})
         rows.append(
             (

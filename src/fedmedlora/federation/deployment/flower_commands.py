@@ -45,6 +45,15 @@ def answer(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 
 def call(folder: CoordinatorFolder, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run ``flwr`` with a coordinator's configuration; what it answered, whatever its exit code.
+
+    Args:
+        folder: the coordinator's.
+        arguments: of ``flwr``.
+
+    Raises:
+        RunError: it is not installed, or does not answer in time.
+    """
     around = flower_environment(folder.flower_home)
     try:
         return subprocess.run(
@@ -61,5 +70,6 @@ def call(folder: CoordinatorFolder, arguments: Sequence[str]) -> subprocess.Comp
 
 
 def last_lines(done: subprocess.CompletedProcess[str]) -> str:
+    """The end of what a command said, errors first: at most four lines, of 400 characters."""
     lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
     return " ".join(lines[-4:])[-400:]

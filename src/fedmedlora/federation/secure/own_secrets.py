@@ -10,14 +10,13 @@ Between two messages of a round a site may be another process, so nothing is kep
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedmedlora.durable import open_private, private_folder, replace_private
+from fedmedlora.durable import open_private, private_folder, replace_private, wait_for_lock
 from fedmedlora.errors import FederationError, RunError
 from fedmedlora.federation.own_rounds import own_folder
 from fedmedlora.federation.secure.options import Terms
@@ -103,15 +102,12 @@ class OwnSecrets:
         Raises:
             RunError: the lock cannot be had.
         """
-        try:
-            file = open_private(self._folder / _LOCK)
-        except OSError as error:
-            raise RunError(f"cannot write {self._folder}: {error.strerror}") from error
-        with file:
-            if sys.platform != "win32":  # no such lock there
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX)
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(open_private(self._folder / _LOCK))
+                wait_for_lock(file)
+            except OSError as error:
+                raise RunError(f"cannot lock {self._folder}: {error.strerror}") from error
             yield
 
     def ledger(self) -> Ledger:
