@@ -64,7 +64,7 @@ privacy: $(INSTALLED) ## F1 and leakage against epsilon, synthetic hospitals, th
 	$(BIN)/python benchmarks/privacy.py runs/privacy
 	$(BIN)/fedmedlora report runs/privacy
 
-privacy-open-corpora: $(INSTALLED) ## the same on open clinical corpora (CORPORA=folder), one seed
+privacy-open-corpora: $(INSTALLED) ## F1 against epsilon on open clinical corpora (CORPORA=folder), three seeds
 	$(BIN)/fedmedlora run studies/privacy-open-corpora.yaml --out runs/privacy-open-corpora \
 	    --set 'root=$(abspath $(CORPORA))'
 	$(BIN)/fedmedlora report runs/privacy-open-corpora

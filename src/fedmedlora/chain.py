@@ -25,9 +25,10 @@ from typing import IO, Any, Protocol
 
 from fedmedlora.canonical import canonical, sha256
 from fedmedlora.durable import open_private, replace_private, wait_for_lock
-from fedmedlora.errors import RunError
+from fedmedlora.errors import MisnamedError, RunError
 
 BEGUN, COMPLETED = "begun", "completed"
+_NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 @dataclass(frozen=True)
@@ -213,10 +214,13 @@ def read_log(path: Path) -> Read:
         path: of the log; its head file is beside it. Its signature is not looked at.
 
     Raises:
+        MisnamedError: there is no such log, or it is a folder.
         RunError: the log cannot be read.
     """
     try:
         data = path.read_bytes()
+    except _NO_FILE as error:
+        raise MisnamedError(f"{path}: the log cannot be read: {error.strerror}") from error
     except OSError as error:
         raise RunError(f"{path}: the log cannot be read: {error.strerror}") from error
     lines = data.split(b"\n")

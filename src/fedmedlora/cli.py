@@ -276,9 +276,9 @@ def rescore(
         typer.Option(metavar="ROW", help="This row of the tables alone, such as fed-medlora+."),
     ] = None,
 ) -> None:
-    """Score a run again from its saved answers, without a model.
+    """Score a run and its further runs again from the saved answers, without a model.
 
-    One row alone leaves the comparisons between methods as they were."""
+    Comparisons between methods and the mean over seeds follow."""
     from fedmedlora.study.rescoring import rescore as rescore_run
     from fedmedlora.study.tables import study_tables
 

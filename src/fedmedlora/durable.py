@@ -12,7 +12,7 @@ from glob import escape
 from pathlib import Path
 from typing import IO
 
-from fedmedlora.errors import RunError
+from fedmedlora.errors import MisnamedError, RunError
 
 
 @contextmanager
@@ -50,6 +50,17 @@ def new_folder(folder: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def refuse_below_file(folder: Path) -> None:
+    """Refuse the name of a folder that cannot be made, since something above it is no folder.
+
+    Raises:
+        MisnamedError: so it is.
+    """
+    above = next((place for place in folder.parents if place.exists()), None)
+    if above is not None and not above.is_dir():
+        raise MisnamedError(f"{folder} cannot be made: {above} is no folder; name another")
 
 
 def resolved(path: Path) -> Path:

@@ -71,5 +71,9 @@ class RunError(FedMedLoRAError):
     """A run folder cannot be written, read or resumed."""
 
 
-class NoRunError(RunError):
+class MisnamedError(RunError):
+    """What was named is not there, is taken already, or is of another kind than is asked for."""
+
+
+class NoRunError(MisnamedError):
     """The folder that was named is no run folder, or not one that this study may be run in."""

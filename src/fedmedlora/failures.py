@@ -14,7 +14,7 @@ from fedmedlora.errors import (
     EndpointError,
     FederationError,
     FedMedLoRAError,
-    NoRunError,
+    MisnamedError,
     RunError,
 )
 
@@ -34,7 +34,7 @@ def describe_failure(error: Exception) -> tuple[str, int]:
     """One line that says what is wrong, and the exit code."""
     if isinstance(error, FedMedLoRAError):
         failed = isinstance(error, EndpointError | FederationError | RunError)
-        misnamed = isinstance(error, NoRunError)
+        misnamed = isinstance(error, MisnamedError)
         return _one_line(str(error)), FAILED if failed and not misnamed else BAD_INPUT
     if isinstance(error, OSError) and error.strerror:
         place = "" if error.filename is None else f"{error.filename}: "

@@ -13,7 +13,7 @@ from deployment_toys import found, study_of
 
 from fedmedlora.cli import run_command
 from fedmedlora.config_deployment import CoordinatorSettings
-from fedmedlora.errors import ConfigError, DataError, RunError
+from fedmedlora.errors import ConfigError, DataError, MisnamedError, RunError
 from fedmedlora.federation import signing
 from fedmedlora.federation.deployment.kit import (
     read_kit,
@@ -91,8 +91,10 @@ def test_an_unpacked_kit_is_its_owners_alone_and_is_never_overwritten(kit, tmp_p
         key = tmp_path / "site" / "keys" / name
         assert stat.S_IMODE(key.stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "site").stat().st_mode) == 0o700
-    with pytest.raises(RunError, match="exists already"):
+    with pytest.raises(MisnamedError, match="exists already"):
         unpack_kit(archive, tmp_path / "site", public=public)
+    with pytest.raises(MisnamedError, match="is no folder"):
+        unpack_kit(archive, archive / "site", public=public)
 
 
 def test_what_a_killed_unpacking_left_is_cleared_away_and_nothing_else(kit, tmp_path, monkeypatch):

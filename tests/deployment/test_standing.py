@@ -19,6 +19,7 @@ def coordinator(tmp_path):
     """A coordinator's folder before its first start."""
     text = shared_text(study_of(federation_rounds=4))
     (tmp_path / "study.yaml").write_text(text)
+    (tmp_path / "federation.yaml").touch()
     return tmp_path
 
 

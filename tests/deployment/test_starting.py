@@ -1,6 +1,7 @@
 """What `federation start` does when its run ends otherwise than well; a stand-in for Flower."""
 
 import json
+import shutil
 import sys
 import threading
 import time
@@ -12,10 +13,11 @@ from deployment_toys import found, study_of, wait_until
 from fedmedlora.cli import run_command
 from fedmedlora.errors import FederationError
 from fedmedlora.federation.deployment import tending
-from fedmedlora.federation.deployment.journal import Journal, at_work
+from fedmedlora.federation.deployment.journal import Journal, at_work, is_at_work
 from fedmedlora.federation.deployment.layout import CoordinatorFolder
 from fedmedlora.federation.deployment.services import Service, Services
 from fedmedlora.federation.records import RoundRecord
+from fedmedlora.model.backbone import embedded_folder
 from fedmedlora.study import federating
 from fedmedlora.study.federating import start_federation, start_site
 
@@ -144,6 +146,48 @@ def test_a_second_start_changes_no_file_of_the_first(tmp_path, capsys):
     assert "another process works there" in capsys.readouterr().err
     assert [file.read_bytes() for file in files] == before
     assert not (made.folder / "app").exists()
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory):
+    """A federation whose backbone is a folder that is not there any more; and the folder."""
+    folder = tmp_path_factory.mktemp("moved")
+    shutil.copytree(embedded_folder(), folder / "backbone")
+    made = found(folder, study_of(backbone_name=str(folder / "backbone")))
+    (folder / "backbone").rename(folder / "elsewhere")
+    return made, folder
+
+
+def test_a_coordinator_without_the_backbone_does_not_start_and_may_be_started_later(moved, capsys):
+    (made, _), folder = moved
+    # Not 2, after which a service is not started again: its disk may come later.
+    assert run_command(["federation", "start", str(made.folder)]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: backbone.name: backbone '{folder / 'backbone'}': there is no")
+    assert told.count("\n") == 1
+    assert not (made.folder / "logs").exists()
+    assert not is_at_work(made.folder / "state")
+
+
+def test_a_site_without_the_backbone_does_not_start_and_may_name_another_folder(
+    moved, monkeypatch, capsys
+):
+    (_, [icu, *_]), folder = moved
+
+    class Refused(Exception):
+        """Everything before the processes was right."""
+
+    def refuse(*arguments, **more):
+        raise Refused
+
+    monkeypatch.setattr(federating, "Services", refuse)
+    assert run_command(["site", "start", str(icu.settings)]) == 1
+    assert "error: backbone.name: backbone" in capsys.readouterr().err
+    content = yaml.safe_load(icu.settings.read_text())
+    content["backbone"] = str(folder / "elsewhere")
+    icu.settings.write_text(yaml.safe_dump(content))
+    with pytest.raises(Refused):
+        start_site(icu.settings, note=print)
 
 
 def test_a_site_that_is_not_let_in_says_where_to_look(tmp_path, monkeypatch):

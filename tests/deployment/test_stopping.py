@@ -26,7 +26,8 @@ IN_A_CONTAINER = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "study.yaml").touch()
+    for name in ("study.yaml", "federation.yaml"):
+        (tmp_path / name).touch()
     return CoordinatorFolder(tmp_path)
 
 

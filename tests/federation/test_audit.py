@@ -12,7 +12,7 @@ import pytest
 from fedmedlora import chain
 from fedmedlora.canonical import canonical, sha256
 from fedmedlora.cli import run_command
-from fedmedlora.errors import RunError
+from fedmedlora.errors import MisnamedError, RunError
 from fedmedlora.federation.audit import AuditLog, Head, head_file
 from fedmedlora.federation.audit_check import check_log, compare_ends
 from fedmedlora.federation.signing import make_key
@@ -229,8 +229,12 @@ def test_a_sites_messages_of_other_federations_are_not_missed_at_this_one(tmp_pa
     head = str(Head("0" * 12, 3, "1" * 64))
     site_log(tmp_path).append("received", run="elsewhere", round=1, sha256="theirs", head=head)
     assert compare_ends(check_log(path), check_log(other)) == ()
-    with pytest.raises(RunError, match="of a site and that of a coordinator"):
+    with pytest.raises(MisnamedError, match="of a site and that of a coordinator"):
         compare_ends(check_log(path), check_log(path))
+    path.write_bytes(path.read_bytes().replace(b'"role":"site"', b'"role":"coordinator"'))
+    with pytest.raises(RunError, match="of a site and that of a coordinator") as caught:
+        compare_ends(check_log(path), check_log(other))
+    assert not isinstance(caught.value, MisnamedError)  # it was changed: not the user's mistake
 
 
 def test_logs_without_a_run_in_common_do_not_agree(tmp_path, capsys):
@@ -403,7 +407,7 @@ def test_the_command_shows_what_was_sent_and_finds_what_was_changed(tmp_path, ca
     assert len(content["entries"]) == 11
     assert content["faults"] == ["its last line is not the one that its head has"]
     assert run_command(["site", "audit", str(path)]) == 0
-    assert run_command(["site", "audit", str(tmp_path / "none")]) == 1
+    assert run_command(["site", "audit", str(tmp_path / "none")]) == 2
 
 
 def test_a_change_of_the_other_ends_log_shows_too(tmp_path, capsys):

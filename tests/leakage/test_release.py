@@ -399,6 +399,7 @@ def test_bad_input_is_told_in_one_line(run, policy, tmp_path, capsys):
         ("release", str(run), "--policy", file, "--method", "fed"): (2, "'fed' is none of them"),
         ("release", str(run), "--policy", str(tmp_path / "no.yaml")): (2, "no such file"),
         ("release", str(tmp_path), "--policy", file): (2, "no run folder"),
+        ("release", str(run), "--policy", file, "--out", f"{file}/out"): (2, "is no folder"),
     }
     for arguments, (code, says) in cases.items():
         assert run_command(arguments) == code

@@ -5,10 +5,11 @@ import shutil
 
 import pytest
 import torch
+import transformers
 from model_toys import byte_tokenizer, tiny_llama, word_tokenizer
 
 from fedmedlora.errors import BackboneError
-from fedmedlora.model.backbone import load_backbone, tokenizer_fingerprint
+from fedmedlora.model.backbone import check_name, load_backbone, tokenizer_fingerprint
 from fedmedlora.model.decoding import DecodingSettings, EnforcedDecoder
 from fedmedlora.model.losses import answer_loss
 
@@ -63,6 +64,20 @@ def test_a_file_instead_of_a_folder(tmp_path, monkeypatch):
     (tmp_path / "model.bin").write_bytes(b"x")
     with pytest.raises(BackboneError, match=r"no such folder"):
         load_backbone("model.bin")
+
+
+@pytest.mark.parametrize(("cached", "says"), [(True, r"cached \(OSError"), (False, "from the hub")])
+def test_a_model_that_must_be_here_is_not_asked_of_the_hub(monkeypatch, cached, says):
+    asked = []
+
+    def nowhere(path, **more):
+        asked.append((path, more))
+        raise OSError
+
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", nowhere)
+    with pytest.raises(BackboneError, match=rf"^backbone.name: 'some/model' is no folder.*{says}"):
+        check_name("some/model", key="backbone.name", cached=cached)
+    assert asked == [("some/model", {"local_files_only": cached})]
 
 
 def test_a_folder_without_a_configuration(folder):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmedlora.chain import Read, read_log, read_state
-from fedmedlora.errors import RunError
+from fedmedlora.errors import MisnamedError, RunError
 from fedmedlora.federation.audit import Head
 from fedmedlora.federation.signing import is_signed
 from fedmedlora.federation.statements import Question, fault_of_request
@@ -47,6 +47,7 @@ def check_log(path: Path, *, public: str | None = None) -> Checked:
         public: the key that must have signed the head; without, the one that the log names.
 
     Raises:
+        MisnamedError: there is no such log, or it is a folder.
         RunError: the log cannot be read.
     """
     read = read_log(path)
@@ -152,11 +153,13 @@ def compare_ends(one: Checked, other: Checked) -> tuple[str, ...]:
         one, other: a site's log and a coordinator's, in either order.
 
     Raises:
+        MisnamedError: they are not, and both are as they were written.
         RunError: they are not, or have nothing in common.
     """
     roles = {log.role: log for log in (one, other)}
     if set(roles) != {"site", "coordinator"}:
-        raise RunError("to be compared: the audit log of a site and that of a coordinator")
+        kind = RunError if one.faults or other.faults else MisnamedError
+        raise kind("to be compared: the audit log of a site and that of a coordinator")
     site, coordinator = roles["site"], roles["coordinator"]
     runs = {entry.get("run") for entry in coordinator.entries if "run" in entry}
     theirs = [entry for entry in coordinator.entries if entry.get("site") == site.owner]

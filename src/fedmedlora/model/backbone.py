@@ -89,7 +89,7 @@ def resolve_name(name: str) -> str:
     return name
 
 
-def check_name(name: str, *, key: str) -> None:
+def check_name(name: str, *, key: str, cached: bool = False) -> None:
     """Refuse a name that stands for nothing, before anything is done with it.
 
     No weight is read: of a model that is on the hub, the configuration.
@@ -97,10 +97,11 @@ def check_name(name: str, *, key: str) -> None:
     Args:
         name: as ``load_backbone`` takes it.
         key: where it stands in the study file.
+        cached: whether a model of the hub must be on this machine: the hub is not asked.
 
     Raises:
         BackboneError: it is neither ``"embedded"``, a folder nor a model of the hub that is cached
-            or can be reached.
+            or (unless ``cached``) can be reached.
     """
     if name == EMBEDDED:
         return
@@ -113,12 +114,13 @@ def check_name(name: str, *, key: str) -> None:
     from transformers import AutoConfig
 
     try:
-        AutoConfig.from_pretrained(path)
+        AutoConfig.from_pretrained(path, local_files_only=cached)
     except (OSError, ValueError) as error:  # an HTTP error is an OSError
+        fetched = "" if cached else " or can be fetched from the hub"
         raise BackboneError(
-            f"{key}: {name!r} is no folder here, and no model of that name is cached or can be "
-            f"fetched from the hub ({type(error).__name__}); name a folder that save_pretrained "
-            f"wrote, a model of the hub, or {EMBEDDED}"
+            f"{key}: {name!r} is no folder here, and no model of that name is cached{fetched} "
+            f"({type(error).__name__}); name a folder that save_pretrained wrote, a model of the "
+            f"hub, or {EMBEDDED}"
         ) from error
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from fedmedlora.durable import new_folder, write_bytes
+from fedmedlora.durable import new_folder, refuse_below_file, write_bytes
 from fedmedlora.errors import ConfigError
 from fedmedlora.evaluation.tables import Table
 from fedmedlora.extract import TASK_FILE
@@ -78,6 +78,7 @@ def release(
 
     Raises:
         ConfigError: the policy is wrong, there is no such row, or ``out`` is there already.
+        MisnamedError: ``run`` is no run, or no folder can be made at ``out``.
         RunError: the run is not finished, a file of it is broken, or ``out`` cannot be written.
         AdapterError: the adapter was changed.
     """
@@ -85,6 +86,7 @@ def release(
     at = policy_file.resolve().parent
     evidence = gather_evidence(run, method, policy, at=at)
     place = out or run / "releases" / evidence.arm.label
+    refuse_below_file(place)
     if place.exists():
         raise ConfigError(f"{place} is there already; remove it, or give another --out")
     conditions = hold_against(evidence, policy, at=at)

@@ -122,7 +122,7 @@ def seed_section(run: Run) -> Section | None:
     """F1 of every method over seeds: mean, interval, and every seed's value."""
     unfinished = unfinished_variants(run, "seeds")
     if not run.seeds:
-        return _only_missing("seeds", "With other seeds", "Seeds", unfinished)
+        return _only_missing("seeds", "With other seeds", "Seeds", unfinished or _unpooled(run))
     figures: list[Figures | Table] = []
     tasks = list(dict.fromkeys(one.task for one in run.seeds))
     for matching in MATCHINGS:
@@ -160,6 +160,12 @@ def seed_section(run: Run) -> Section | None:
             *figures,
         ),
     )
+
+
+def _unpooled(run: Run) -> list[str]:
+    """Where all seeds have scores, and no mean was made of them: a method is new to some."""
+    there = any(variant.kind == "seeds" for variant in run.variants)
+    return ["the mean over seeds"] if there else []
 
 
 def _missing(unfinished: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from fedmedlora.durable import private_folder, replace_private, resolved
 from fedmedlora.errors import ConfigError, DataError, RunError
 from fedmedlora.federation.deployment.journal import at_work, is_at_work
-from fedmedlora.federation.deployment.layout import CoordinatorFolder
+from fedmedlora.federation.deployment.layout import CoordinatorFolder, refuse_other_folders
 from fedmedlora.federation.deployment.membership import (
     Membership,
     federation_id,
@@ -43,6 +43,7 @@ def admit_sites(
             be written.
     """
     folder = CoordinatorFolder(resolved(root))
+    refuse_other_folders(folder)
     sites = tuple(read_shared(folder.study).study.sites)
     taken, known = _compared(folder, files, sites, replace=replace)
     if all(known.get(site) == made for site, made in taken.items()):

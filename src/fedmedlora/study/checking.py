@@ -42,8 +42,16 @@ _NEW_KEYS = "unpack the kit into a new folder and have its membership admitted (
 
 
 def check_site(file: Path) -> list[Check]:
-    """Look at everything that a site needs, in the order in which it is needed."""
+    """Look at everything that a site needs, in the order in which it is needed.
+
+    Raises:
+        ConfigError: there is no such file, or it is a folder.
+    """
     file = resolved(file)
+    if file.is_dir():
+        raise ConfigError(f"{file}: is a folder; give the file of the site's settings in it")
+    if not file.exists():
+        raise ConfigError(f"{file}: there is no such file")
     try:
         settings = load_site(file)
         shared = read_shared(file.parent / settings.study)

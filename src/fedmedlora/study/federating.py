@@ -11,7 +11,7 @@ from fedmedlora import __version__
 from fedmedlora.config import Study
 from fedmedlora.config_deployment import SiteSettings, load_coordinator, load_site
 from fedmedlora.durable import private_folder, resolved
-from fedmedlora.errors import ConfigError, FedMedLoRAError, RunError
+from fedmedlora.errors import BackboneError, ConfigError, FedMedLoRAError, RunError
 from fedmedlora.federation.deployment.coordinator import coordinator_services
 from fedmedlora.federation.deployment.flower_files import app_configuration, write_flower_files
 from fedmedlora.federation.deployment.holding import held
@@ -24,12 +24,15 @@ from fedmedlora.federation.deployment.layout import (
     SITE_KEY,
     CoordinatorFolder,
     SiteFolder,
+    refuse_other_folders,
 )
 from fedmedlora.federation.deployment.membership import refuse_changed_terms, refuse_other_keys
 from fedmedlora.federation.deployment.services import Service, Services, refuse_taken_port
 from fedmedlora.federation.deployment.tending import tend_federation
 from fedmedlora.federation.offline import NO_HUB, OFFLINE
+from fedmedlora.model.backbone import check_name
 from fedmedlora.study.admitting import all_admitted
+from fedmedlora.study.arms import Arm, study_arms
 from fedmedlora.study.data import load_data
 from fedmedlora.study.securing import secure_terms
 from fedmedlora.study.service_files import renew_services
@@ -48,13 +51,17 @@ def start_federation(root: Path, *, note: Callable[[str], None]) -> None:
         note: told a line of what happens.
 
     Raises:
-        ConfigError: the settings are wrong, or a site's key is not admitted yet.
+        ConfigError: the folder is no coordinator's, the settings are wrong, or a site's key is not
+            admitted yet.
         FederationError: the run failed.
-        RunError: a process cannot be started, or another command works in this folder.
+        RunError: the model is not on this machine (its disk may not be there yet), a process cannot
+            be started, or another command works in this folder.
     """
     folder = CoordinatorFolder(resolved(root))
+    refuse_other_folders(folder)
     settings, shared = load_coordinator(folder.settings), read_shared(folder.study)
     with held(folder):  # before a file of a federation that runs is written anew
+        _refuse_missing_model(shared.arm)
         members = all_admitted(folder, tuple(shared.study.sites))
         for name in renew_services(folder, settings):
             note(f"{name} is written anew: it was of other settings")
@@ -89,8 +96,8 @@ def start_site(file: Path, *, note: Callable[[str], None]) -> None:
 
     Raises:
         ConfigError: the settings are wrong, or the keys are not this site's.
-        RunError: a process cannot be started, the notes cannot be read (their disk may not be there
-            yet), or another command works for this site.
+        RunError: a process cannot be started, the notes cannot be read or the model is not on this
+            machine (their disk may not be there yet), or another command works for this site.
     """
     file = resolved(file)
     settings = load_site(file)
@@ -104,6 +111,8 @@ def start_site(file: Path, *, note: Callable[[str], None]) -> None:
             raise ConfigError(f"{file_of_kit}: is missing; `site unpack` of the kit makes it")
     refuse_other_keys(folder, settings.name)
     _refuse_unreadable_notes(study, file)
+    [arm] = [arm for arm in study_arms(study) if arm.label == shared.arm.label]
+    _refuse_missing_model(arm)
     with at_work(work):
         refuse_taken_port(settings.port, key="port")
         around = _environment(settings.threads) | _device(settings)
@@ -150,6 +159,22 @@ def _refuse_unreadable_notes(study: Study, file: Path) -> None:
         raise RunError(
             f"the notes cannot be used: {error}; `fedmedlora site check {file}` looks at everything"
         ) from error
+
+
+def _refuse_missing_model(arm: Arm) -> None:
+    """The coordinator makes the first adapter on the model, and each site trains on it.
+
+    Both do so in processes that ask no hub. That it was there when the federation was founded, or
+    the site checked, does not make it be there now: not 2, after which a service is not started
+    again.
+    """
+    key, name = "backbone.name", arm.study.backbone.name
+    if arm.is_tagger:
+        key, name = "encoder.name", arm.study.encoder.name
+    try:
+        check_name(name, key=key, cached=True)
+    except BackboneError as error:
+        raise RunError(str(error)) from error
 
 
 def _incidents(work: Path) -> int:

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fedmedlora import __version__
 from fedmedlora.config import Study, check_study
 from fedmedlora.config_deployment import CoordinatorSettings
-from fedmedlora.durable import resolved, write_private
-from fedmedlora.errors import RunError
+from fedmedlora.durable import refuse_below_file, resolved, write_private
+from fedmedlora.errors import MisnamedError, RunError
 from fedmedlora.federation import signing
 from fedmedlora.federation.deployment.certificates import (
     LOOPBACK,
@@ -65,12 +65,14 @@ def found_federation(
         ConfigError: the study cannot be trained over machines, or the folder's path cannot be
             written into the files of other programs.
         BackboneError: its backbone is not here.
-        RunError: the folder exists, or cannot be written.
+        MisnamedError: the folder exists, or no folder can be made there.
+        RunError: it cannot be written.
     """
+    refuse_below_file(out)
     text = shared_text(study, method=method)
     expected = _expected(check_study(load_yaml(text), source="study.yaml"))
     if out.exists():
-        raise RunError(
+        raise MisnamedError(
             f"{out} exists already: keys and certificates are never overwritten; choose another "
             "folder, or remove it if no site has its kit yet"
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -60,13 +61,15 @@ def run_study(study: Study, out: Path, *, on_event: OnEvent | None = None) -> No
     for run in further:
         RunFolder(out / run.folder).check(run.study)
     folder.begin(study)
-    with folder.alone():
+    with ExitStack() as alone:
+        alone.enter_context(folder.alone())
         note_unprotected(runs_and_folders)
         folder.write_json("variants.json", [run.record() for run in further])
         runs = [_prepare(0, "", study, folder)]
         for place, run in enumerate(further, 1):
             own = RunFolder(out / run.folder)
             own.begin(run.study)
+            alone.enter_context(own.alone())  # a command may be at work in that folder by itself
             runs.append(_prepare(place, run.name, run.study, own))
         labels = [job.shown_label for run in runs for job in run.jobs]
         tell("study", {"methods": labels})

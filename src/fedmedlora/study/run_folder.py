@@ -19,9 +19,8 @@ federation/.first-rounds/                       until the run is complete: what 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,10 +30,11 @@ import yaml
 from fedmedlora.config import Study, check_study
 from fedmedlora.corpus.files import write_text
 from fedmedlora.corpus.jsonl import as_record, read_jsonl
-from fedmedlora.durable import clear_leftovers
-from fedmedlora.errors import ConfigError, DataError, NoRunError, RunError
+from fedmedlora.durable import clear_leftovers, refuse_below_file
+from fedmedlora.errors import ConfigError, DataError, NoRunError, RunError, SchemaError
 from fedmedlora.schema import Document
 from fedmedlora.strict_yaml import load_yaml
+from fedmedlora.study.run_lock import locked
 from fedmedlora.tasks.example import Example
 
 _PACKAGES = (
@@ -77,7 +77,9 @@ class RunFolder:
 
         Raises:
             NoRunError: the folder holds something else than a run of this study.
+            MisnamedError: no folder can be made there.
         """
+        refuse_below_file(self.path)
         if self.path.exists() and not self.path.is_dir():
             raise NoRunError(f"{self.path} is a file; a run needs a folder of its own")
         file = self.path / "study.yaml"
@@ -103,23 +105,7 @@ class RunFolder:
         Raises:
             RunError: one does already.
         """
-        with ExitStack() as stack:
-            try:
-                lock = stack.enter_context((self.path / ".lock").open("ab"))
-            except OSError as error:
-                raise RunError(f"{self.path} cannot be written: {error.strerror}") from error
-            if sys.platform != "win32":
-                import fcntl
-
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    raise RunError(
-                        f"{self.path}: another process runs into this folder; wait for it, or give "
-                        "another --out"
-                    ) from error
-                except OSError:
-                    pass  # a file system without locks: nothing can be known
+        with locked(self.path):
             # What a killed process left: nobody else writes here now.
             clear_leftovers(self.path)
             yield
@@ -166,6 +152,18 @@ class RunFolder:
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file; as ``write``."""
         self.write(name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+    def remove(self, *names: str) -> None:
+        """Remove files of the folder, those that are there.
+
+        Raises:
+            RunError: the disk refuses it.
+        """
+        for file in (self.path / name for name in names):
+            try:
+                file.unlink(missing_ok=True)
+            except OSError as error:
+                raise RunError(f"{file}: cannot be removed: {error.strerror}") from error
 
     def read_json(self, name: str) -> Any:
         """Read a JSON file of the folder.
@@ -256,6 +254,20 @@ class RunFolder:
         lines = [json.dumps(as_record(document), ensure_ascii=False) for document in documents]
         text = "".join(line + "\n" for line in lines)
         self.write(f"predictions/{method}/{task}/{cohort}.jsonl", text)
+
+    def read_predictions(self, method: str, task: str, cohort: str) -> list[Document]:
+        """The documents that ``write_predictions`` kept.
+
+        Raises:
+            RunError: they are missing or broken.
+        """
+        file = self.path / "predictions" / method / task / f"{cohort}.jsonl"
+        try:
+            return read_jsonl(file)
+        except (DataError, SchemaError) as error:
+            raise RunError(
+                f"{error}; make the scores of all rows again with `fedmedlora rescore {self.path}`"
+            ) from error
 
     def further_runs(self) -> list[dict[str, Any]]:
         """What variants.json says of the study's further runs; none for a run before there were.

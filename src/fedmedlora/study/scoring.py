@@ -44,27 +44,40 @@ def score_run(
 ) -> Scored:
     """Score every arm of a run from its raw answers, and write all that follows from them.
 
+    What the mean over seeds was made of may be others now: seeds.json is removed, and is the
+    caller's to make again.
+
     Args:
         folder: whose arms are all done.
         study: of the folder.
         data: of the study.
-        only: the label of an arm: the others' scores stay as they are, and so do comparisons.
+        only: the label of an arm: the others' scores stay as they are, and their part in
+            comparisons is counted from the predictions that these scores are of.
+
+    Returns:
+        The counts of every arm that has scores.
 
     Raises:
-        RunError: answers are missing or do not fit the data.
+        RunError: answers or predictions are missing or do not fit the data.
         ConfigError: the study has no arm ``only``.
     """
     scheme = study.make_scheme()
     arms = study_arms(study)
-    chosen = [arm for arm in arms if only in (None, arm.label)]
-    if not chosen:
+    if only is not None and all(arm.label != only for arm in arms):
         known = ", ".join(arm.label for arm in arms)
         raise ConfigError(f"--method {only}: the study has no such row; its rows are {known}")
     records: dict[str, list[dict[str, Any]]] = {}
     readings: dict[str, Any] = {}
+    if only is not None:
+        records, readings = _read_scores(folder, but=only)
     scored: dict[str, dict[str, dict[str, Tally]]] = {}
+    for arm in arms:
+        if arm.label in records:
+            scored[arm.label] = _tally(_predicted_before(arm, study, data, folder), data, scheme)
     asked: dict[tuple[bool, str], list[Example]] = {}
-    for arm in chosen:
+    for arm in arms:
+        if only not in (None, arm.label):
+            continue
         predicted = _predict(arm, study, data, folder, asked)
         if arm.kind != "dictionary":
             readings[arm.label] = predicted.counts
@@ -73,37 +86,51 @@ def score_run(
                 folder.write_predictions(arm.label, task, name, documents)
         scored[arm.label] = _tally(predicted, data, scheme)
         records[arm.label] = _records(arm, scored[arm.label], folder)
-    if only is not None:
-        _replace_scores(folder, arms, records, readings)
-        return scored
-    rows = [row for arm in arms for row in records[arm.label]]
+    done = [arm for arm in arms if arm.label in scored]
+    scored = {arm.label: scored[arm.label] for arm in done}
+    comparisons = _comparisons(done, scored, study)
+    # First: a process that is killed in between leaves none, rather than those of other scores.
+    folder.remove("comparisons.json", "seeds.json")
     folder.write_json("readings.json", readings)
-    folder.write_json("scores.json", rows)
-    folder.write_json("comparisons.json", _comparisons(arms, scored, study))
+    folder.write_json("scores.json", [row for arm in done for row in records[arm.label]])
+    folder.write_json("comparisons.json", comparisons)
     return scored
 
 
-def _replace_scores(
-    folder: RunFolder,
-    arms: Sequence[Arm],
-    records: Mapping[str, list[dict[str, Any]]],
-    readings: Mapping[str, Any],
-) -> None:
-    before, read = folder.read_json("scores.json"), folder.read_json("readings.json")
+def _read_scores(
+    folder: RunFolder, *, but: str
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
+    """Label -> rows of scores.json, and label -> reading, of all arms but one."""
+    rows, read = folder.read_json("scores.json"), folder.read_json("readings.json")
     kept: dict[str, list[dict[str, Any]]] = {}
     try:
-        for row in before:
-            kept.setdefault(row["method"], []).append(row)
-        told = {**read, **readings}
-    except (TypeError, KeyError) as error:
+        for row in rows:
+            if row["method"] != but:
+                kept.setdefault(row["method"], []).append(row)
+        return kept, dict(read)
+    except (TypeError, KeyError, ValueError) as error:
         raise RunError(
             f"{folder.path}: scores.json or readings.json is not what a run writes there; make "
             "them again with rescore, without --method"
         ) from error
-    kept.update(records)
-    folder.write_json("readings.json", told)
-    rows = [row for arm in arms for row in kept.get(arm.label, [])]
-    folder.write_json("scores.json", rows)
+
+
+def _predicted_before(arm: Arm, study: Study, data: StudyData, folder: RunFolder) -> _Predicted:
+    """What was read from an arm's answers when it was last scored."""
+    cohorts = [cohort.name for cohort in data.cohorts if arm.answers(cohort.name)]
+    return _Predicted(
+        {
+            task: {name: folder.read_predictions(arm.label, task, name) for name in cohorts}
+            for task in _tasks_of(arm, study)
+        },
+        {},
+    )
+
+
+def _tasks_of(arm: Arm, study: Study) -> Sequence[str]:
+    if arm.kind == "dictionary":
+        return study.task.tasks
+    return (tagger_task_settings(study) if arm.is_tagger else task_settings(study)).tasks
 
 
 def _predict(
@@ -149,7 +176,7 @@ def _look_up(arm: Arm, cohorts: Sequence[CohortData], study: Study, data: StudyD
     return _Predicted(
         {
             task: {c.name: [predict(d, c, task) for d in c.documents] for c in cohorts}
-            for task in study.task.tasks
+            for task in _tasks_of(arm, study)
         },
         {},
     )
@@ -238,6 +265,8 @@ def pool_seeds(scored: Mapping[int, Scored]) -> list[dict[str, Any]]:
     rows = []
     first = scored[seeds[0]]
     for label, by_task in first.items():
+        if not all(label in scored[seed] for seed in seeds):
+            continue
         for task, by_cohort in by_task.items():
             for cohort, tally in by_cohort.items():
                 for name in tally.tasks:

@@ -16,7 +16,7 @@ from fedmedlora.errors import RunError
 from fedmedlora.evaluation.tables import Table
 from fedmedlora.federation.checkpoints import read_record, round_name
 from fedmedlora.federation.deployment.journal import is_at_work, read_journal
-from fedmedlora.federation.deployment.layout import CoordinatorFolder
+from fedmedlora.federation.deployment.layout import CoordinatorFolder, refuse_other_folders
 from fedmedlora.federation.deployment.membership import Membership
 from fedmedlora.federation.records import RoundRecord, SiteRecord
 from fedmedlora.study.admitting import admitted_sites
@@ -50,6 +50,7 @@ def standing(root: Path, *, now: float | None = None) -> Standing:
         ConfigError: the folder is no coordinator's.
     """
     folder = CoordinatorFolder(root)
+    refuse_other_folders(folder)
     shared = read_shared(folder.study)
     members = admitted_sites(folder, tuple(shared.study.sites))
     sites, rounds = tuple(shared.study.sites), shared.arm.study.federation.rounds

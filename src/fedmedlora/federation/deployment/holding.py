@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from fedmedlora.durable import replace_private
-from fedmedlora.errors import ConfigError, RunError
+from fedmedlora.errors import RunError
 from fedmedlora.federation.deployment.journal import at_work, is_at_work
-from fedmedlora.federation.deployment.layout import CoordinatorFolder
+from fedmedlora.federation.deployment.layout import CoordinatorFolder, refuse_other_folders
 
 
 @contextmanager
@@ -50,8 +50,7 @@ def stop_federation(folder: CoordinatorFolder, *, seconds: float = 60.0) -> bool
         RunError: it runs in a container, what holds the folder is another command, or it does not
             end in time.
     """
-    if not folder.study.is_file():
-        raise ConfigError(f"{folder.root}: is no folder that `federation init` made")
+    refuse_other_folders(folder)
     if not is_at_work(folder.state):
         return False
     pid = _holder(folder)

@@ -20,8 +20,8 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedmedlora.canonical import canonical, sha256
-from fedmedlora.durable import clear_unfinished, new_folder, write_private
-from fedmedlora.errors import DataError, RunError
+from fedmedlora.durable import clear_unfinished, new_folder, refuse_below_file, write_private
+from fedmedlora.errors import DataError, MisnamedError
 from fedmedlora.federation import signing
 from fedmedlora.federation.deployment.layout import STUDY_FILE, SiteFolder
 from fedmedlora.federation.deployment.membership import (
@@ -107,12 +107,14 @@ def unpack_kit(archive: Path, out: Path, *, public: str) -> Membership:
 
     Raises:
         DataError: as of ``read_kit``.
-        RunError: the folder exists, or cannot be written.
+        MisnamedError: the folder exists, or no folder can be made there.
+        RunError: it cannot be written.
     """
+    refuse_below_file(out)
     site, files = read_kit(archive, public=public)
     federation = federation_id(files.get(STUDY_FILE, b""), public)
     if out.exists():
-        raise RunError(f"{out} exists already, and is not overwritten; choose another folder")
+        raise MisnamedError(f"{out} exists already, and is not overwritten; choose another folder")
     clear_unfinished(out)  # it may hold private keys
     with new_folder(out) as fresh:
         fresh.chmod(0o700)

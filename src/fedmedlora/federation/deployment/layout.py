@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedmedlora.errors import ConfigError
+
 #: Name of the connection in Flower's own configuration.
 CONNECTION = "fedmedlora"
 #: What all parties have, the same bytes.
@@ -136,6 +138,19 @@ class CoordinatorFolder:
     def run(self) -> Path:
         """Checkpoints, records, the trained adapter."""
         return self.root / "run"
+
+
+def refuse_other_folders(folder: CoordinatorFolder) -> None:
+    """Refuse what is no coordinator's: a run folder and a site's have a study.yaml as well.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not (folder.settings.is_file() and folder.study.is_file()):
+        raise ConfigError(
+            f"{folder.root}: is no folder that `federation init` made: it lacks "
+            f"{folder.settings.name} or {STUDY_FILE}"
+        )
 
 
 @dataclass(frozen=True)
