@@ -212,7 +212,7 @@ class ScreeningConfig(Section):
     riders: Literal["refuse", "flag", "off"] = "flag"
     largest_norm: Annotated[float, Field(gt=1)] = 10.0
     smallest_norm: Annotated[float, Field(ge=0, lt=1)] = 0.01
-    least_agreement: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    least_agreement: Annotated[float, Field(gt=0, lt=1)] = 0.03
     least_share: Annotated[float, Field(ge=-1, le=1)] = 0.1
     same: Annotated[float, Field(gt=0, le=1)] = 0.9
 

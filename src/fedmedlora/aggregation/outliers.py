@@ -54,7 +54,7 @@ class ScreeningOptions:
     riders: Action = "flag"
     largest_norm: float = 10.0
     smallest_norm: float = 0.01
-    least_agreement: float = 0.02
+    least_agreement: float = 0.03
     least_share: float = 0.1
     same: float = 0.9
 
